@@ -1,0 +1,54 @@
+"""Factorization machines: from a table of raw columns to a trained, explained, served model.
+
+Nothing heavy is imported before it is used: each public name loads its module on first touch,
+and PyTorch only ever with `crossfm.nn`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
+    from crossfm import data, datasets, errors, losses, metrics, nn
+    from crossfm.data.rows import Rows
+
+# Where each public name lives.
+_HOME = {
+    "Rows": "crossfm.data.rows",
+}
+_MODULES = ("data", "datasets", "errors", "losses", "metrics", "nn")
+
+__all__ = [
+    "Rows",
+    "__version__",
+    "data",
+    "datasets",
+    "errors",
+    "losses",
+    "metrics",
+    "nn",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first touch (PEP 562)."""
+    value: Any
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"crossfm.{name}")
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("crossfm")
+    else:
+        from crossfm.errors import did_you_mean
+
+        raise AttributeError(f"crossfm has no {name!r}.{did_you_mean(name, __all__)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,153 @@
+"""The README and docs/ hold: their examples run and print what they say, their links lead somewhere.
+
+In a ```python block, `>>>` lines are doctests. A block without them is a program; where a
+```text block follows it, that is what the program prints. The blocks of one page share their names.
+`<!-- needs: ml-100k -->` anywhere on a page says which real data its examples read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import importlib
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import crossfm
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    line: int  # of its first line, from 0
+    text: str
+
+
+def blocks_of(page: str) -> list[Block]:
+    """The fenced blocks of a markdown page, in order."""
+    found: list[Block] = []
+    lines: list[str] = []
+    language = start = None
+    for number, line in enumerate(page.splitlines(keepends=True)):
+        fence = re.match(r"```(\w*)\s*$", line)
+        if fence is None:
+            lines.append(line)
+        elif language is None:
+            language, start, lines = fence[1], number + 1, []
+        else:
+            assert start is not None
+            found.append(Block(language, start, "".join(lines)))
+            language = None
+    assert language is None, f"the block that starts at line {start} has no end"
+    return found
+
+
+def failures_of(page: str, name: str) -> str:
+    """Run a page's examples; what differs, as text ('' if nothing)."""
+    names: dict[str, object] = {}
+    report = io.StringIO()
+    blocks = blocks_of(page)
+    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        if block.language != "python":
+            continue
+        if ">>> " in block.text:
+            test = doctest.DocTestParser().get_doctest(block.text, names, name, name, block.line)
+            runner = doctest.DocTestRunner(optionflags=FLAGS)
+            runner.run(test, out=report.write, clear_globs=False)
+            names |= test.globs
+        else:
+            printed = io.StringIO()
+            code = compile("\n" * block.line + block.text, name, "exec")
+            with contextlib.redirect_stdout(printed):
+                exec(code, names)
+            if after is not None and after.language == "text":
+                same = doctest.OutputChecker().check_output(after.text, printed.getvalue(), FLAGS)
+                if not same:
+                    report.write(
+                        f"{name}, line {block.line}: printed\n{printed.getvalue()}"
+                        f"and the page says\n{after.text}"
+                    )
+    return report.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_print_what_the_page_says(page, real_data, tmp_path, monkeypatch):
+    text = page.read_text()
+    for name in re.findall(r"<!-- needs: ([\w-]+) -->", text):
+        real_data(name)
+    monkeypatch.chdir(tmp_path)
+    failures = failures_of(text, page.name)
+    assert not failures, failures
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file, _, heading = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), f"{page.name} links to {target}, which does not exist"
+        if heading:
+            slugs = {
+                re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+                for title in re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+            }
+            assert heading in slugs, f"{page.name} links to {target}: no such heading"
+
+
+def public_names() -> list[str]:
+    """Every public name as a reader writes it: crossfm.Rows, crossfm.metrics.auc ..."""
+    names = []
+    for name in crossfm.__all__:
+        if name == "__version__":
+            continue
+        names.append(f"crossfm.{name}")
+        if name in crossfm._MODULES:
+            module = importlib.import_module(f"crossfm.{name}")
+            names += [f"crossfm.{name}.{inner}" for inner in module.__all__]
+    return names
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_the_reference_names_everything_public(name):
+    """docs/api.md gives each public name a line, and each has a docstring of its own."""
+    reference = (ROOT / "docs/api.md").read_text()
+    assert f"`{name}`" in reference or f"`{name}(" in reference
+    module_name, _, attribute = name.rpartition(".")
+    thing = getattr(importlib.import_module(module_name), attribute)
+    if callable(thing):
+        assert (thing.__doc__ or "").strip(), f"{name} has no docstring"
+
+
+def test_the_reference_names_nothing_that_is_gone():
+    reference = (ROOT / "docs/api.md").read_text()
+    for name in re.findall(r"^\| `(crossfm\.[\w.]+)", reference, re.MULTILINE):
+        module_name, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module_name), attribute), name
+
+
+class TestThisChecker:
+    """The checker itself sees what it should."""
+
+    def test_sees_wrong_doctest(self):
+        assert "Expected" in failures_of("```python\n>>> 1 + 1\n3\n```\n", "page")
+
+    def test_sees_right_doctest_up_to_the_fence(self):
+        assert failures_of("```python\n>>> 1 + 1\n2\n```\n", "page") == ""
+
+    def test_sees_wrong_output_of_a_program(self):
+        page = "```python\nprint(1)\n```\n\n```text\n2\n```\n"
+        assert "page says" in failures_of(page, "page")
+
+    def test_shares_names_between_blocks(self):
+        page = "```python\na = 1\n```\n```python\n>>> a\n1\n```\n"
+        assert failures_of(page, "page") == ""
