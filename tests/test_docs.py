@@ -1,4 +1,4 @@
-"""The README and docs/ hold: their examples run and print what they say, their links lead somewhere.
+"""The README and docs/ hold: examples run and print what they say, links lead somewhere.
 
 In a ```python block, `>>>` lines are doctests. A block without them is a program; where a
 ```text block follows it, that is what the program prints. The blocks of one page share their names.
