@@ -217,7 +217,7 @@ def reliability_curve(
     elif strategy != "uniform":
         raise DataError(f"strategy is {strategy!r}, expected 'uniform' or 'quantile'")
     number = np.searchsorted(edges[1:-1], prob)
-    mass = np.bincount(number, weight, n_bins)
+    mass = np.bincount(number, weight, n_bins).astype(np.float64, copy=False)
     held = mass > 0
     predicted = np.bincount(number, weight * prob, n_bins)[held] / mass[held]
     observed = np.bincount(number, weight * positive, n_bins)[held] / mass[held]

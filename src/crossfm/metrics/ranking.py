@@ -67,8 +67,7 @@ class _Runs:
 
     def by_group(self, by_run: Floats) -> Floats:
         """Sum over each group ``[G]`` of something a run ``[m]``."""
-        sums: Floats = np.bincount(self.group, by_run, self.n_groups)
-        return sums
+        return np.bincount(self.group, by_run, self.n_groups).astype(np.float64, copy=False)
 
     def ahead(self, by_run: Floats) -> Floats:
         """Sum over the runs of the same group ahead of each run ``[m]``."""
