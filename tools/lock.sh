@@ -18,7 +18,7 @@ read -ra wanted <<<"$("$fresh/bin/python" tools/requirements.py --build) $(
   sed -n '/^#/p' requirements/pinned.txt
   echo
   # A local version ("+cpu") names one build of a release; the release is what is pinned.
-  "${pip[@]}" freeze --exclude pip --exclude setuptools | sed 's/+[a-z0-9.]*$//' | sort -f
+  "${pip[@]}" freeze --all --exclude pip --exclude crossfm | sed 's/+[a-z0-9.]*$//' | sort -f
 } >"$fresh/pinned.txt"
 mv "$fresh/pinned.txt" requirements/pinned.txt
 rm -rf "$fresh"
