@@ -1,0 +1,8 @@
+#include "bind.hpp"
+
+NB_MODULE(_native, m) {
+  m.doc() = "The native core: validation, fused training, scoring, text parsing.";
+  crossfm::bind_rows(m);
+  crossfm::bind_fm(m);
+  crossfm::bind_parse(m);
+}

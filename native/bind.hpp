@@ -1,0 +1,22 @@
+// One bind_* function a subject; bind.cpp assembles the module.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <optional>
+
+namespace crossfm {
+
+namespace nb = nanobind;
+
+template <class T>
+using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void bind_rows(nb::module_& m);
+void bind_fm(nb::module_& m);
+void bind_parse(nb::module_& m);
+
+}  // namespace crossfm

@@ -1,0 +1,353 @@
+// Training and scoring: arrays in, kernels of the chosen instruction-set level out.
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <string>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+#if defined(_MSC_VER) && defined(_M_X64)
+#include <intrin.h>
+#endif
+
+#include <nanobind/stl/vector.h>
+
+#include "bind.hpp"
+#include "kernels.hpp"
+#include "pool.hpp"
+
+namespace crossfm {
+namespace {
+
+struct Level {
+  const char* name;
+  const Kernels* kernels;
+};
+
+// Levels that are compiled in and that this chip runs, best first.
+std::vector<Level> usable_levels() {
+  std::vector<Level> levels;
+#if defined(__GNUC__) && defined(__x86_64__)
+  __builtin_cpu_init();
+#ifdef CROSSFM_HAS_V4
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    levels.push_back({"x86-64-v4", &v4::kernels()});
+#endif
+#ifdef CROSSFM_HAS_V3
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+    levels.push_back({"x86-64-v3", &v3::kernels()});
+#endif
+#elif defined(_MSC_VER) && defined(_M_X64)
+  int info[4];
+  __cpuidex(info, 7, 0);
+  const bool avx2 = info[1] & (1 << 5);
+  const unsigned wanted = (1u << 16) | (1u << 17) | (1u << 28) | (1u << 30) | (1u << 31);
+  const bool avx512 = (static_cast<unsigned>(info[1]) & wanted) == wanted;
+  __cpuid(info, 1);
+  const bool saved = (info[2] & (1 << 27)) && (info[2] & (1 << 12));
+  const auto state = saved ? _xgetbv(0) : 0;
+#ifdef CROSSFM_HAS_V4
+  if (avx512 && (state & 0xE6) == 0xE6) levels.push_back({"x86-64-v4", &v4::kernels()});
+#endif
+#ifdef CROSSFM_HAS_V3
+  if (avx2 && (state & 6) == 6) levels.push_back({"x86-64-v3", &v3::kernels()});
+#endif
+#endif
+#ifdef CROSSFM_HAS_V2
+  levels.push_back({"x86-64-v2", &v2::kernels()});
+#endif
+#ifdef CROSSFM_HAS_BASE
+  levels.push_back({"base", &base::kernels()});
+#endif
+  return levels;
+}
+
+Level chosen;
+
+// CROSSFM_ISA takes a level by its name or by the part after x86-64-.
+Level choose() {
+  const auto levels = usable_levels();
+  const char* wanted = std::getenv("CROSSFM_ISA");
+  if (!wanted || !*wanted) return levels.front();
+  std::string names;
+  for (const Level& level : levels) {
+    if (std::string(level.name) == wanted || std::string("x86-64-") + wanted == level.name) return level;
+    names += std::string(names.empty() ? "" : ", ") + level.name;
+  }
+  throw nb::import_error(("CROSSFM_ISA=" + std::string(wanted) + " is not to be had here; choose one of " + names).c_str());
+}
+
+using Ids = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Out = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+const T* pointer(const std::optional<Array<T>>& array) { return array ? array->data() : nullptr; }
+
+void expect(bool holds, const char* what) {
+  if (!holds) throw nb::value_error(what);
+}
+
+// Rows as the kernels see them. Contents were checked by validate_rows; shapes are checked here.
+struct BatchView : Batch {
+  int64_t n_rows = 0;
+  Ids ids_;
+  std::optional<Array<float>> values_, targets_, weights_;
+  std::optional<Array<int64_t>> offsets_;
+  std::optional<Array<int32_t>> fields_, field_of_;
+
+  BatchView(Ids ids, std::optional<Array<float>> values, std::optional<Array<int64_t>> offsets,
+            std::optional<Array<int32_t>> fields, std::optional<Array<int32_t>> field_of,
+            std::optional<Array<float>> targets, std::optional<Array<float>> weights, int64_t rows,
+            int64_t longest, bool repeats)
+      : n_rows(rows), ids_(ids), values_(values), targets_(targets), weights_(weights), offsets_(offsets),
+        fields_(fields), field_of_(field_of) {
+    const auto nnz = static_cast<int64_t>(ids.shape(0));
+    const auto fits = [](const auto& array, int64_t size) {
+      return !array || static_cast<int64_t>(array->shape(0)) == size;
+    };
+    wide = ids.dtype() == nb::dtype<int64_t>();
+    expect(wide || ids.dtype() == nb::dtype<int32_t>(), "ids must be int32 or int64");
+    expect(fits(values, nnz) && fits(fields, nnz), "values and fields must be as many as ids");
+    expect(fits(offsets, rows + 1), "offsets must have n_rows + 1 entries");
+    expect(fits(targets, rows) && fits(weights, rows), "targets and weights must have n_rows entries");
+    expect(offsets || !rows || nnz % rows == 0, "ids do not divide into rows of equal length");
+    this->ids = ids.data();
+    this->values = pointer(values);
+    this->offsets = pointer(offsets);
+    this->fields = pointer(fields);
+    this->field_of = pointer(field_of);
+    this->targets = pointer(targets);
+    this->weights = pointer(weights);
+    row_length = !offsets && rows ? nnz / rows : 0;
+    longest_row = longest;
+    has_repeats = repeats;
+  }
+};
+
+struct TableView : Table {
+  Out<float> factors_, linear_, bias_;
+  Optimizer optimizer;
+  TableView(Out<float> f, Out<float> l, Out<float> b, int64_t features, int padded, int n_outputs, int kind)
+      : factors_(f), linear_(l), bias_(b), optimizer(static_cast<Optimizer>(kind)) {
+    expect(kind >= 0 && kind <= 2, "unknown optimizer");
+    expect(padded > 0 && padded % 4 == 0 && n_outputs > 0, "factors must be padded to a multiple of 4");
+    const int64_t per = int64_t{n_outputs} * (1 + states_of(optimizer));
+    expect(static_cast<int64_t>(f.shape(0)) >= features * per * padded &&
+           static_cast<int64_t>(l.shape(0)) >= features * per && static_cast<int64_t>(b.shape(0)) >= per,
+           "the parameter arrays are too small");
+    factors = f.data();
+    linear = l.data();
+    bias = b.data();
+    n_features = features;
+    k = padded;
+    outputs = n_outputs;
+  }
+};
+
+struct StepsView : Steps {
+  Array<float> l2_linear_, l2_factors_;
+  StepsView(int kind, bool across, float rate, float b, float l1l, float l1f, Array<float> l2l, Array<float> l2f)
+      : l2_linear_(l2l), l2_factors_(l2f) {
+    expect(kind >= 0 && kind <= 2, "unknown loss");
+    expect(l2l.shape(0) == l2f.shape(0) && l2l.shape(0) > 0, "l2_linear and l2_factors must be as long");
+    loss = static_cast<Loss>(kind);
+    across_fields = across;
+    learning_rate = rate;
+    beta = b;
+    l1_linear = l1l;
+    l1_factors = l1f;
+    l2_linear = l2l.data();
+    l2_factors = l2f.data();
+    per_field = l2l.shape(0) > 1;
+  }
+};
+
+double train(const BatchView& batch, std::optional<Array<int64_t>> order, const TableView& table, StepsView steps,
+             std::optional<Array<int32_t>> slot_of, std::optional<Array<int64_t>> hot_ids, int64_t merge_every,
+             int threads, bool deterministic) {
+  expect(batch.targets, "training needs targets");
+  const int64_t count = order ? static_cast<int64_t>(order->shape(0)) : batch.n_rows;
+  if (!count) return 0;
+  steps.optimizer = table.optimizer;
+  Hot hot;
+  if (slot_of && hot_ids && hot_ids->shape(0)) {
+    expect(static_cast<int64_t>(slot_of->shape(0)) >= table.n_features, "slot_of is too short");
+    hot = {slot_of->data(), hot_ids->data(), static_cast<int64_t>(hot_ids->shape(0)), merge_every};
+  }
+  hot.merge_every = merge_every > 0 ? merge_every : 2000;
+  threads = threads < 1 ? 1 : threads > 512 ? 512 : threads;
+  nb::gil_scoped_release release;
+  if (deterministic) {
+    return chosen.kernels->train_blocks(batch, pointer(order), count, table, steps, threads);
+  }
+  return chosen.kernels->train(batch, pointer(order), count, table, steps, hot, threads);
+}
+
+// Scores with factors at any row distance, so that a table in training is scored where it lies.
+void score(const BatchView& batch, Array<float> factors, int64_t factors_at, int64_t stride, Array<float> linear,
+           int64_t linear_at, int64_t linear_stride, float bias, int k, bool across_fields, int64_t n_features,
+           Out<float> out, int threads) {
+  expect(static_cast<int64_t>(out.shape(0)) == batch.n_rows, "out must have n_rows entries");
+  expect(k > 0 && k % 4 == 0 && stride >= k && linear_stride >= 1 && factors_at >= 0 && linear_at >= 0,
+         "factors must be padded to a multiple of 4");
+  if (n_features) {
+    expect(static_cast<int64_t>(factors.shape(0)) >= factors_at + (n_features - 1) * stride + k &&
+           static_cast<int64_t>(linear.shape(0)) >= linear_at + (n_features - 1) * linear_stride + 1,
+           "the parameter arrays are too small");
+  }
+  const Scores model{factors.data() + factors_at, stride, linear.data() + linear_at, linear_stride, bias, k, across_fields};
+  threads = threads < 1 ? 1 : threads > 512 ? 512 : threads;
+  nb::gil_scoped_release release;
+  chosen.kernels->score(batch, batch.n_rows, model, out.data(), threads);
+}
+
+// Zeroed floats on a cache-line (large ones: huge-page) border.
+nb::object allocate(int64_t count) {
+  if (count < 0 || count > (int64_t{1} << 58)) throw std::bad_alloc();
+  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+  constexpr size_t huge = size_t{1} << 21;
+#ifdef __linux__
+  if (bytes >= 4 * huge) {
+    const size_t whole = (bytes + huge - 1) / huge * huge;
+    void* raw = mmap(nullptr, whole + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == MAP_FAILED) throw std::bad_alloc();
+    char* data = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(raw) + huge - 1) & ~(huge - 1));
+    if (data != raw) munmap(raw, data - static_cast<char*>(raw));
+    const size_t tail = static_cast<char*>(raw) + whole + huge - (data + whole);
+    if (tail) munmap(data + whole, tail);
+    madvise(data, whole, MADV_HUGEPAGE);
+    struct Mapped { void* data; size_t bytes; };
+    nb::capsule owner(new Mapped{data, whole}, [](void* p) noexcept {
+      auto* mapped = static_cast<Mapped*>(p);
+      munmap(mapped->data, mapped->bytes);
+      delete mapped;
+    });
+    return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<1>>(data, {static_cast<size_t>(count)}, owner));
+  }
+#endif
+  void* raw = std::calloc(1, bytes + 64);
+  if (!raw) throw std::bad_alloc();
+  float* data = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(raw) + 63) & ~uintptr_t{63});
+  nb::capsule owner(raw, [](void* p) noexcept { std::free(p); });
+  return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<1>>(data, {static_cast<size_t>(count)}, owner));
+}
+
+// Counter-based random numbers: the same (seed, counter) gives the same number on any thread.
+uint64_t mix(uint64_t x) {
+  x += 0x9E3779B97F4A7C15ull;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+  return x ^ (x >> 31);
+}
+
+// Two standard normal numbers of one counter (Box and Muller 1958).
+void normal_pair(uint64_t seed, uint64_t counter, float* out) {
+  const uint64_t bits = mix(mix(seed) ^ counter);
+  const double u = (static_cast<double>(bits >> 32) + 0.5) * 0x1p-32;
+  const double angle = static_cast<double>(bits & 0xFFFFFFFFull) * (6.283185307179586 * 0x1p-32);
+  const double radius = std::sqrt(-2 * std::log(u));
+  out[0] = static_cast<float>(radius * std::cos(angle));
+  out[1] = static_cast<float>(radius * std::sin(angle));
+}
+
+// Factors ~ N(0, scale) for every feature of `seen` whose factors are all zero, and the
+// optimizer state that belongs to them. FTRL derives v from z, so z starts where v does.
+void start_features(const TableView& table, Array<uint8_t> fresh, int n_factors, float scale, uint64_t seed,
+                    float accumulator, const StepsView& steps, std::optional<Array<int32_t>> field_of, int threads) {
+  expect(static_cast<int64_t>(fresh.shape(0)) == table.n_features, "one flag a feature");
+  expect(n_factors <= table.k, "more factors than the table has");
+  struct Team {
+    const TableView& table;
+    const uint8_t* fresh;
+    int n_factors;
+    float scale;
+    uint64_t seed;
+    float accumulator;
+    const StepsView& steps;
+    const int32_t* field_of;
+    int threads;
+  } team{table, fresh.data(), n_factors, scale, seed, accumulator, steps, pointer(field_of), threads};
+  nb::gil_scoped_release release;
+  parallel(threads, [](int t, void* context) {
+    const Team& team = *static_cast<Team*>(context);
+    const TableView& table = team.table;
+    const int states = states_of(table.optimizer), k = table.k;
+    const Steps& s = team.steps;
+    const int64_t low = table.n_features * t / team.threads, high = table.n_features * (t + 1) / team.threads;
+    for (int64_t id = low; id < high; ++id) {
+      if (!team.fresh[id]) continue;
+      const int field = s.per_field && team.field_of ? team.field_of[id] : 0;
+      for (int c = 0; c < table.outputs; ++c) {
+        float* v = table.factors + (id * table.outputs + c) * (1 + states) * k;
+        float* w = table.linear + (id * table.outputs + c) * (1 + states);
+        for (int f = 0; f < team.n_factors; f += 2) {
+          float pair[2];
+          normal_pair(team.seed, (static_cast<uint64_t>(id) * table.outputs + c) * 65536 + f, pair);
+          v[f] = team.scale * pair[0];
+          if (f + 1 < team.n_factors) v[f + 1] = team.scale * pair[1];
+        }
+        if (table.optimizer == Optimizer::adagrad) {
+          for (int f = 0; f < k; ++f) v[k + f] = team.accumulator;
+          w[1] = team.accumulator;
+        } else if (table.optimizer == Optimizer::ftrl) {
+          const float curvature = s.beta / s.learning_rate + s.l2_factors[field];
+          for (int f = 0; f < team.n_factors; ++f) {
+            v[k + f] = -v[f] * curvature - (v[f] > 0 ? s.l1_factors : -s.l1_factors);
+          }
+        }
+      }
+    }
+  }, &team);
+}
+
+}  // namespace
+
+void bind_fm(nb::module_& m) {
+  chosen = choose();
+  m.attr("isa") = chosen.name;
+  m.def("levels", [] {
+    std::vector<std::string> names;
+    for (const Level& level : usable_levels()) names.emplace_back(level.name);
+    return names;
+  }, "Instruction-set levels that are compiled in and that this chip runs, best first.");
+
+  nb::class_<BatchView>(m, "Batch", "Validated rows, as the kernels read them.")
+      .def(nb::init<Ids, std::optional<Array<float>>, std::optional<Array<int64_t>>, std::optional<Array<int32_t>>,
+                    std::optional<Array<int32_t>>, std::optional<Array<float>>, std::optional<Array<float>>, int64_t,
+                    int64_t, bool>(),
+           nb::kw_only(), nb::arg("ids"), nb::arg("values").none(), nb::arg("offsets").none(),
+           nb::arg("fields").none(), nb::arg("field_of").none(), nb::arg("targets").none(),
+           nb::arg("weights").none(), nb::arg("n_rows"), nb::arg("longest_row"), nb::arg("has_repeats"))
+      .def_ro("n_rows", &BatchView::n_rows);
+  nb::class_<TableView>(m, "Table", "Parameters and optimizer state, feature-major.")
+      .def(nb::init<Out<float>, Out<float>, Out<float>, int64_t, int, int, int>(), nb::kw_only(), nb::arg("factors"),
+           nb::arg("linear"), nb::arg("bias"), nb::arg("n_features"), nb::arg("padded"), nb::arg("outputs"),
+           nb::arg("optimizer"));
+  nb::class_<StepsView>(m, "Steps", "What an update does: loss, interactions, step size, penalties.")
+      .def(nb::init<int, bool, float, float, float, float, Array<float>, Array<float>>(), nb::kw_only(),
+           nb::arg("loss"), nb::arg("across_fields"), nb::arg("learning_rate"), nb::arg("beta"),
+           nb::arg("l1_linear"), nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"));
+
+  m.def("train", &train, nb::kw_only(), nb::arg("batch"), nb::arg("order").none(), nb::arg("table"),
+        nb::arg("steps"), nb::arg("slot_of").none(), nb::arg("hot_ids").none(), nb::arg("merge_every"),
+        nb::arg("threads"), nb::arg("deterministic"),
+        "Train on the rows of `order` (None: all) in that order; returns the weighted sum of losses.");
+  m.def("score", &score, nb::kw_only(), nb::arg("batch"), nb::arg("factors"), nb::arg("factors_at"),
+        nb::arg("stride"), nb::arg("linear"), nb::arg("linear_at"), nb::arg("linear_stride"), nb::arg("bias"),
+        nb::arg("k"), nb::arg("across_fields"), nb::arg("n_features"), nb::arg("out"), nb::arg("threads"),
+        "Write the raw score of each row to `out`.");
+  m.def("allocate", &allocate, nb::arg("count"), "Zeroed, aligned float32 array; large ones on huge pages.");
+  m.def("start_features", &start_features, nb::kw_only(), nb::arg("table"), nb::arg("fresh"),
+        nb::arg("n_factors"), nb::arg("scale"), nb::arg("seed"), nb::arg("accumulator"), nb::arg("steps"),
+        nb::arg("field_of").none(), nb::arg("threads"),
+        "Give the flagged features random factors and a fresh optimizer state.");
+}
+
+}  // namespace crossfm

@@ -1,0 +1,416 @@
+// The kernels of one instruction-set level: drivers over rows and threads.
+#include "kernels.hpp"
+
+#include <atomic>
+#include <cmath>
+#include <memory>
+#include <new>
+#include <thread>
+
+#include "pool.hpp"
+#include "update.hpp"
+
+namespace crossfm::CROSSFM_LEVEL {
+namespace {
+
+// Everything a training pass shares between its threads.
+struct Pass {
+  const Batch& batch;
+  const int64_t* order;
+  const Table& table;
+  const Steps& steps;
+  const Hot& hot;
+  int states;
+  int64_t stride, linear_stride;  // floats a feature
+
+  Pass(const Batch& b, const int64_t* o, const Table& t, const Steps& s, const Hot& h)
+      : batch(b), order(o), table(t), steps(s), hot(h), states(states_of(s.optimizer)),
+        stride(int64_t{t.outputs} * (1 + states) * t.k), linear_stride(int64_t{t.outputs} * (1 + states)) {}
+  int64_t row(int64_t i) const { return order ? order[i] : i; }
+  Places places() const { return {table.factors, table.linear, stride, linear_stride}; }
+};
+
+// One thread's working memory.
+struct Scratch {
+  Ring ring;
+  Buffer<float> S, pooled, w, states, z, g;
+  Scratch(const Pass& p, bool general)
+      : ring(p.batch.longest_row),
+        S(int64_t{p.table.outputs} * p.table.k),
+        pooled(general ? p.table.outputs * p.batch.longest_row * p.table.k : 0),
+        w(p.table.outputs * ring.width),
+        states(3 * ring.width),
+        z(p.table.outputs),
+        g(p.table.outputs) {
+    if (!ring.ok() || !S.raw || !pooled.raw || !w.raw || !states.raw || !z.raw || !g.raw) throw std::bad_alloc();
+  }
+};
+
+// Weighted loss of the scores z; g becomes its gradient.
+double loss_and_gradient(Loss loss, const float* z, int outputs, float target, float weight, float* g) {
+  double value = 0;
+  if (loss == Loss::squared) {
+    const float residual = z[0] - target;
+    g[0] = weight * residual;
+    value = 0.5 * double{residual} * residual;
+  } else if (loss == Loss::logistic) {
+    const float e = std::exp(-std::fabs(z[0]));
+    const float probability = (z[0] >= 0 ? 1.0f : e) / (1.0f + e);
+    g[0] = weight * (probability - target);
+    value = std::log1p(e) + (z[0] > 0 ? z[0] : 0.0f) - z[0] * target;
+  } else {
+    float top = z[0], total = 0;
+    for (int c = 1; c < outputs; ++c) top = z[c] > top ? z[c] : top;
+    for (int c = 0; c < outputs; ++c) total += g[c] = std::exp(z[c] - top);
+    const int label = static_cast<int>(target);
+    value = std::log(total) + top - z[label];
+    for (int c = 0; c < outputs; ++c) g[c] = weight * (g[c] / total - (c == label ? 1.0f : 0.0f));
+  }
+  return weight * value;
+}
+
+// Scores one resolved row for every output, keeping what its update needs; returns its loss.
+template <int B, bool GENERAL>
+inline double look(const Pass& pass, const Row& row, const float* bias, float* S, float* pooled, float* w,
+                   int64_t width, float* z, float* g) {
+  const Table& table = pass.table;
+  for (int c = 0; c < table.outputs; ++c) {
+    const int64_t at = int64_t{c} * (1 + pass.states);
+    z[c] = bias[at] + linear<GENERAL>(row, at, w + c * width) +
+           crossed<B, GENERAL>(row, at * table.k, table.k, S + c * table.k,
+                               GENERAL ? pooled + c * pass.batch.longest_row * table.k : nullptr);
+  }
+  const Batch& batch = pass.batch;
+  return loss_and_gradient(pass.steps.loss, z, table.outputs, batch.targets[row.index],
+                           batch.weights ? batch.weights[row.index] : 1.0f, g);
+}
+
+template <int B, bool GENERAL, Optimizer O>
+inline void step(const Pass& pass, const Row& row, const float* S, const float* pooled, float* w,
+                 int64_t width, float* states, const float* g) {
+  const Table& table = pass.table;
+  for (int c = 0; c < table.outputs; ++c) {
+    const int64_t at = int64_t{c} * (1 + pass.states);
+    update_linear<GENERAL, O>(row, at, width, w + c * width, states, g[c], pass.steps, pass.batch.has_repeats);
+    update_factors<B, GENERAL, O>(row, at * table.k, table.k, S + c * table.k,
+                                  GENERAL ? pooled + c * pass.batch.longest_row * table.k : nullptr, g[c],
+                                  pass.steps);
+  }
+}
+
+// Rows one after the other: score, gradient, update, while the next rows' parameters arrive.
+template <int B, bool GENERAL, Optimizer O>
+double train_rows(const Pass& pass, int64_t begin, int64_t end, const Places& at, float* bias, Scratch& s) {
+  const bool pool_fields = pass.steps.across_fields;
+  double loss = 0;
+  for (int64_t i = begin; i < end && i < begin + kAhead; ++i) {
+    resolve<GENERAL>(pass.batch, at, pass.row(i), pool_fields, s.ring[i]);
+  }
+  for (int64_t i = begin; i < end; ++i) {
+    if (i + kAhead < end) {
+      resolve<GENERAL>(pass.batch, at, pass.row(i + kAhead), pool_fields, s.ring[i + kAhead]);
+    }
+    const Row& row = s.ring[i];
+    const int64_t width = s.ring.width;
+    loss += look<B, GENERAL>(pass, row, bias, s.S.data, s.pooled.data, s.w.data, width, s.z.data, s.g.data);
+    step<B, GENERAL, O>(pass, row, s.S.data, s.pooled.data, s.w.data, width, s.states.data, s.g.data);
+    for (int c = 0; c < pass.table.outputs; ++c) {
+      update_bias<O>(bias + c * (1 + pass.states), s.g.data[c], pass.steps);
+    }
+  }
+  return loss;
+}
+
+// One thread's private copy of the bias and the hot features, and what it was at the last merge.
+template <Optimizer O>
+class Private {
+ public:
+  Private(const Pass& pass, int threads)
+      : pass_(pass), share_(1.0f / threads),
+        factors_(pass.hot.count * pass.stride), factors_base_(pass.hot.count * pass.stride),
+        linear_(pass.hot.count * pass.linear_stride), linear_base_(pass.hot.count * pass.linear_stride),
+        bias_(pass.linear_stride), bias_base_(pass.linear_stride) {
+    if (!factors_.raw || !factors_base_.raw || !linear_.raw || !linear_base_.raw || !bias_.raw || !bias_base_.raw)
+      throw std::bad_alloc();
+    merge();  // of nothing: copies the table
+  }
+
+  Places places() const {
+    Places at = pass_.places();
+    if (pass_.hot.count) at.slot_of = pass_.hot.slot_of;
+    at.hot_factors = factors_.data;
+    at.hot_linear = linear_.data;
+    return at;
+  }
+  float* bias() { return bias_.data; }
+
+  void merge() {
+    const Table& t = pass_.table;
+    for (int64_t i = 0; i < pass_.hot.count; ++i) {
+      const int64_t id = pass_.hot.ids[i];
+      const int32_t field = pass_.steps.per_field && pass_.batch.field_of ? pass_.batch.field_of[id] : 0;
+      merge_one(t.factors + id * pass_.stride, factors_.data + i * pass_.stride,
+                factors_base_.data + i * pass_.stride, t.k, rates_of(pass_.steps, true, field));
+      merge_one(t.linear + id * pass_.linear_stride, linear_.data + i * pass_.linear_stride,
+                linear_base_.data + i * pass_.linear_stride, 1, rates_of(pass_.steps, false, field));
+    }
+    merge_one(t.bias, bias_.data, bias_base_.data, 1,
+              Rates{pass_.steps.learning_rate, pass_.steps.beta, 0, 0});
+  }
+
+ private:
+  // Parameter changes are averaged over the threads; optimizer states are sums, and add up.
+  void merge_one(float* shared, float* mine, float* base, int k, const Rates& rates) {
+    constexpr int N = Policy<O>::kStates;
+    for (int c = 0; c < pass_.table.outputs; ++c) {
+      for (int f = 0; f < k; ++f) shared[f] = shared[f] + share_ * (mine[f] - base[f]);
+      for (int f = k; f < (1 + N) * k; ++f) shared[f] = shared[f] + (mine[f] - base[f]);
+      if constexpr (O == Optimizer::ftrl) {
+        for (int f = 0; f < k; ++f) {  // v follows from z and n
+          const float z = shared[k + f], root = std::sqrt(shared[2 * k + f]);
+          const float shrunk = z > rates.l1 ? z - rates.l1 : z < -rates.l1 ? z + rates.l1 : 0.0f;
+          shared[f] = -shrunk / ((rates.beta + root) / rates.learning_rate + rates.l2);
+        }
+      }
+      for (int f = 0; f < (1 + N) * k; ++f) mine[f] = base[f] = shared[f];
+      shared += (1 + N) * k, mine += (1 + N) * k, base += (1 + N) * k;
+    }
+  }
+
+  const Pass& pass_;
+  float share_;
+  Buffer<float> factors_, factors_base_, linear_, linear_base_, bias_, bias_base_;
+};
+
+class SpinLock {
+ public:
+  void lock() { while (flag_.test_and_set(std::memory_order_acquire)) std::this_thread::yield(); }
+  void unlock() { flag_.clear(std::memory_order_release); }
+
+ private:
+  std::atomic_flag flag_ = ATOMIC_FLAG_INIT;
+};
+
+class Barrier {
+ public:
+  explicit Barrier(int threads) : threads_(threads) {}
+  void wait() {
+    const int round = round_.load();
+    if (arrived_.fetch_add(1) + 1 == threads_) {
+      arrived_.store(0);
+      round_.store(round + 1);
+    } else {
+      for (int spins = 0; round_.load() == round;) {
+        if (++spins > 2000) std::this_thread::yield();
+      }
+    }
+  }
+
+ private:
+  const int threads_;
+  std::atomic<int> arrived_{0}, round_{0};
+};
+
+// Several threads on one table: cold features are shared without locks, hot ones are private.
+template <int B, bool GENERAL, Optimizer O>
+double train_as(const Pass& pass, int64_t count, int threads) {
+  if (threads <= 1) {
+    Scratch scratch(pass, GENERAL);
+    return train_rows<B, GENERAL, O>(pass, 0, count, pass.places(), pass.table.bias, scratch);
+  }
+  struct Team {
+    const Pass& pass;
+    int64_t count;
+    SpinLock lock;
+    std::atomic<int64_t> next{0};
+    std::unique_ptr<std::unique_ptr<Scratch>[]> scratch;
+    std::unique_ptr<std::unique_ptr<Private<O>>[]> mine;
+    std::unique_ptr<double[]> loss;
+  } team{pass, count, {}, {}, {}, {}, {}};
+  team.scratch.reset(new std::unique_ptr<Scratch>[threads]);
+  team.mine.reset(new std::unique_ptr<Private<O>>[threads]);
+  team.loss.reset(new double[threads]());
+  for (int t = 0; t < threads; ++t) {
+    team.scratch[t].reset(new Scratch(pass, GENERAL));
+    team.mine[t].reset(new Private<O>(pass, threads));
+  }
+  parallel(threads, [](int t, void* context) {
+    Team& team = *static_cast<Team*>(context);
+    const int64_t block = team.pass.hot.merge_every;
+    const Places at = team.mine[t]->places();
+    double loss = 0;
+    for (;;) {
+      const int64_t begin = team.next.fetch_add(block);
+      if (begin >= team.count) break;
+      const int64_t end = begin + block < team.count ? begin + block : team.count;
+      loss += train_rows<B, GENERAL, O>(team.pass, begin, end, at, team.mine[t]->bias(), *team.scratch[t]);
+      team.lock.lock();
+      team.mine[t]->merge();
+      team.lock.unlock();
+    }
+    team.loss[t] = loss;
+  }, &team);
+  double loss = 0;
+  for (int t = 0; t < threads; ++t) loss += team.loss[t];
+  return loss;
+}
+
+// Blocks of rows: all are scored, then every thread updates the features it owns, in row order.
+template <int B, bool GENERAL, Optimizer O>
+double train_blocks_as(const Pass& pass, int64_t count, int threads) {
+  const Table& table = pass.table;
+  const int64_t per_row = table.outputs * int64_t{table.k};
+  const int64_t pooled_per_row = GENERAL ? per_row * pass.batch.longest_row : 0;
+  int64_t block = (int64_t{1} << 22) / (per_row + pooled_per_row + 1);
+  block = block < 16 ? 16 : block > 256 ? 256 : block;
+
+  struct Team {
+    const Pass& pass;
+    int64_t count, block, per_row, pooled_per_row;
+    int threads;
+    Barrier barrier;
+    Buffer<float> S, pooled, g;
+    std::unique_ptr<std::unique_ptr<Scratch>[]> scratch;
+    std::unique_ptr<double[]> loss;  // of the rows of a block, added in row order
+  } team{pass, count, block, per_row, pooled_per_row, threads, Barrier(threads), Buffer<float>(block * per_row),
+         Buffer<float>(block * pooled_per_row), Buffer<float>(block * table.outputs), {}, {}};
+  if (!team.S.raw || !team.pooled.raw || !team.g.raw) throw std::bad_alloc();
+  team.scratch.reset(new std::unique_ptr<Scratch>[threads]);
+  for (int t = 0; t < threads; ++t) team.scratch[t].reset(new Scratch(pass, GENERAL));
+  team.loss.reset(new double[block + 1]());
+
+  parallel(threads, [](int t, void* context) {
+    Team& team = *static_cast<Team*>(context);
+    const Pass& pass = team.pass;
+    const bool pool_fields = pass.steps.across_fields;
+    const int outputs = pass.table.outputs;
+    Scratch& s = *team.scratch[t];
+    const int64_t width = s.ring.width;
+    Places all = pass.places(), own = pass.places();
+    own.owner = static_cast<uint32_t>(t);
+    own.owners = static_cast<uint32_t>(team.threads);
+    for (int64_t begin = 0; begin < team.count; begin += team.block) {
+      const int64_t n = begin + team.block < team.count ? team.block : team.count - begin;
+      const int64_t low = n * t / team.threads, high = n * (t + 1) / team.threads;
+      for (int64_t i = low; i < high && i < low + kAhead; ++i) {
+        resolve<GENERAL>(pass.batch, all, pass.row(begin + i), pool_fields, s.ring[i]);
+      }
+      for (int64_t i = low; i < high; ++i) {
+        if (i + kAhead < high) {
+          resolve<GENERAL>(pass.batch, all, pass.row(begin + i + kAhead), pool_fields, s.ring[i + kAhead]);
+        }
+        team.loss[i] = look<B, GENERAL>(pass, s.ring[i], pass.table.bias, team.S.data + i * team.per_row,
+                                        team.pooled.data + i * team.pooled_per_row, s.w.data, width, s.z.data,
+                                        team.g.data + i * outputs);
+      }
+      team.barrier.wait();
+      for (int64_t i = 0; i < n && i < kAhead; ++i) {
+        resolve<GENERAL>(pass.batch, own, pass.row(begin + i), pool_fields, s.ring[i]);
+      }
+      for (int64_t i = 0; i < n; ++i) {
+        if (i + kAhead < n) {
+          resolve<GENERAL>(pass.batch, own, pass.row(begin + i + kAhead), pool_fields, s.ring[i + kAhead]);
+        }
+        const Row& row = s.ring[i];
+        for (int c = 0; c < outputs; ++c) {
+          linear<GENERAL>(row, int64_t{c} * (1 + pass.states), s.w.data + c * width);
+        }
+        step<B, GENERAL, O>(pass, row, team.S.data + i * team.per_row,
+                            team.pooled.data + i * team.pooled_per_row, s.w.data, width, s.states.data,
+                            team.g.data + i * outputs);
+      }
+      if (t == 0) {
+        for (int64_t i = 0; i < n; ++i) {
+          for (int c = 0; c < outputs; ++c) {
+            update_bias<O>(pass.table.bias + c * (1 + pass.states), team.g.data[i * outputs + c], pass.steps);
+          }
+          team.loss[team.block] += team.loss[i];
+        }
+      }
+      team.barrier.wait();
+    }
+  }, &team);
+  return team.loss[block];
+}
+
+// Calls run.operator()<B, GENERAL, O>() for the pass at hand.
+template <class Run>
+double dispatch(const Pass& pass, Run run) {
+  const bool general = pass.batch.values || pass.steps.across_fields || pass.steps.per_field;
+  double loss = 0;
+  with_block(pass.table.k, [&]<int B>() {
+    auto with = [&]<bool GENERAL>() {
+      switch (pass.steps.optimizer) {
+        case Optimizer::sgd: loss = run.template operator()<B, GENERAL, Optimizer::sgd>(); break;
+        case Optimizer::adagrad: loss = run.template operator()<B, GENERAL, Optimizer::adagrad>(); break;
+        case Optimizer::ftrl: loss = run.template operator()<B, GENERAL, Optimizer::ftrl>(); break;
+      }
+    };
+    if (general) with.template operator()<true>();
+    else with.template operator()<false>();
+  });
+  return loss;
+}
+
+double train(const Batch& batch, const int64_t* order, int64_t count, const Table& table, const Steps& steps,
+             const Hot& hot, int threads) {
+  const Pass pass(batch, order, table, steps, hot);
+  return dispatch(pass, [&]<int B, bool GENERAL, Optimizer O>() {
+    return train_as<B, GENERAL, O>(pass, count, threads);
+  });
+}
+
+double train_blocks(const Batch& batch, const int64_t* order, int64_t count, const Table& table,
+                    const Steps& steps, int threads) {
+  const Hot none;
+  const Pass pass(batch, order, table, steps, none);
+  return dispatch(pass, [&]<int B, bool GENERAL, Optimizer O>() {
+    return train_blocks_as<B, GENERAL, O>(pass, count, threads);
+  });
+}
+
+template <int B, bool GENERAL>
+void score_as(const Batch& batch, int64_t count, const Scores& model, float* out, int threads) {
+  struct Team {
+    const Batch& batch;
+    int64_t count;
+    const Scores& model;
+    float* out;
+    std::atomic<int64_t> next{0};
+    std::unique_ptr<std::unique_ptr<Ring>[]> rings;
+    std::unique_ptr<std::unique_ptr<Buffer<float>>[]> w;
+  } team{batch, count, model, out, {}, {}, {}};
+  team.rings.reset(new std::unique_ptr<Ring>[threads]);
+  team.w.reset(new std::unique_ptr<Buffer<float>>[threads]);
+  for (int t = 0; t < threads; ++t) {
+    team.rings[t].reset(new Ring(batch.longest_row));
+    team.w[t].reset(new Buffer<float>(team.rings[t]->width));
+    if (!team.rings[t]->ok() || !team.w[t]->raw) throw std::bad_alloc();
+  }
+  parallel(threads, [](int t, void* context) {
+    Team& team = *static_cast<Team*>(context);
+    constexpr int64_t block = 4096;
+    for (;;) {
+      const int64_t begin = team.next.fetch_add(block);
+      if (begin >= team.count) break;
+      const int64_t end = begin + block < team.count ? begin + block : team.count;
+      score_rows<B, GENERAL>(team.batch, begin, end, team.model, *team.rings[t], team.w[t]->data, team.out);
+    }
+  }, &team);
+}
+
+void score(const Batch& batch, int64_t count, const Scores& model, float* out, int threads) {
+  with_block(model.k, [&]<int B>() {
+    if (batch.values || model.across_fields) score_as<B, true>(batch, count, model, out, threads);
+    else score_as<B, false>(batch, count, model, out, threads);
+  });
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  static constexpr Kernels table{train, train_blocks, score};
+  return table;
+}
+
+}  // namespace crossfm::CROSSFM_LEVEL

@@ -1,0 +1,96 @@
+// What the kernels take and offer. Level-neutral: bind_fm.cpp picks one Kernels table at import.
+#pragma once
+
+#include <cstdint>
+
+namespace crossfm {
+
+// A batch of rows, already validated: ids in range, offsets rising, fields known.
+struct Batch {
+  const void* ids = nullptr;
+  bool wide = false;                   // ids are int64, else int32
+  const float* values = nullptr;       // null: all ones
+  const int64_t* offsets = nullptr;    // null: row_length features in every row
+  int64_t row_length = 0;
+  const int32_t* fields = nullptr;     // null: field_of[id]
+  const int32_t* field_of = nullptr;
+  const float* targets = nullptr;
+  const float* weights = nullptr;      // null: all ones
+  int64_t longest_row = 0;
+  bool has_repeats = false;            // some row holds one id twice
+
+  int64_t begin(int64_t row) const { return offsets ? offsets[row] : row * row_length; }
+  int64_t end(int64_t row) const { return offsets ? offsets[row + 1] : (row + 1) * row_length; }
+};
+
+enum class Loss : int { squared, logistic, softmax };
+enum class Optimizer : int { sgd, adagrad, ftrl };
+
+inline int states_of(Optimizer o) { return o == Optimizer::sgd ? 0 : o == Optimizer::adagrad ? 1 : 2; }
+
+// Parameters and optimizer state, feature-major. With s = states_of(optimizer):
+//   factors [n_features][outputs][1 + s][k]   v, then its state, adjacent in memory
+//   linear  [n_features][outputs][1 + s]      w, then its state
+//   bias    [outputs][1 + s]
+struct Table {
+  float* factors = nullptr;
+  float* linear = nullptr;
+  float* bias = nullptr;
+  int64_t n_features = 0;
+  int k = 0;        // padded number of factors
+  int outputs = 1;  // classes under softmax
+};
+
+struct Steps {
+  Optimizer optimizer = Optimizer::adagrad;
+  Loss loss = Loss::squared;
+  bool across_fields = false;
+  float learning_rate = 0;
+  float beta = 1;  // FTRL only
+  float l1_linear = 0, l1_factors = 0;  // FTRL only
+  const float* l2_linear = nullptr;  // [n_fields], or [1] for all fields
+  const float* l2_factors = nullptr;
+  bool per_field = false;
+};
+
+// Hot features: the few that most rows touch. Each thread trains a private copy of them and
+// merges it with the table every `merge_every` rows.
+struct Hot {
+  const int32_t* slot_of = nullptr;  // [n_features], -1: cold; null: none is hot
+  const int64_t* ids = nullptr;      // [count]
+  int64_t count = 0;
+  int64_t merge_every = 2000;
+};
+
+struct Scores {
+  const float* factors = nullptr;
+  int64_t stride = 0;  // floats from one feature's factors to the next one's
+  const float* linear = nullptr;
+  int64_t linear_stride = 1;
+  float bias = 0;
+  int k = 0;
+  bool across_fields = false;
+};
+
+// One instruction-set level's kernels.
+struct Kernels {
+  // One pass over the rows order[0..count) (null: 0..count); returns the weighted sum of losses
+  // seen before each row's update.
+  double (*train)(const Batch&, const int64_t* order, int64_t count, const Table&, const Steps&,
+                  const Hot&, int threads);
+  // The same, scores frozen within blocks of rows and updates split by feature: bit-equal for
+  // any number of threads.
+  double (*train_blocks)(const Batch&, const int64_t* order, int64_t count, const Table&,
+                         const Steps&, int threads);
+  void (*score)(const Batch&, int64_t count, const Scores&, float* out, int threads);
+};
+
+#define CROSSFM_DECLARE(level) \
+  namespace level { const Kernels& kernels(); }
+CROSSFM_DECLARE(v2)
+CROSSFM_DECLARE(v3)
+CROSSFM_DECLARE(v4)
+CROSSFM_DECLARE(base)
+#undef CROSSFM_DECLARE
+
+}  // namespace crossfm

@@ -1,0 +1,118 @@
+// A row resolved to pointers: where each of its features' parameters lie, ready to be read.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+
+#include "kernels.hpp"
+#include "simd.hpp"
+
+namespace crossfm::CROSSFM_LEVEL {
+
+constexpr int kAhead = 2;  // rows prefetched ahead of the one at work
+
+// Zeroed, cache-line aligned memory for plain types. Null when there is none left.
+template <class T>
+struct Buffer {
+  T* data = nullptr;
+  void* raw = nullptr;
+  explicit Buffer(int64_t count) {
+    raw = std::calloc(1, static_cast<size_t>(count) * sizeof(T) + 64);
+    data = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(raw) + 63) & ~uintptr_t{63});
+  }
+  ~Buffer() { std::free(raw); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+};
+
+struct Row {
+  int64_t index = 0;            // row of the batch
+  int64_t m = 0;                // features
+  float** p = nullptr;          // factors of each
+  float** w = nullptr;          // linear weight of each
+  float* x = nullptr;           // value of each
+  int32_t* run = nullptr;       // which pooled vector it belongs to
+  int32_t* field = nullptr;     // its field
+};
+
+// Where parameters lie, and the private copies of the hot ones.
+struct Places {
+  float* factors;
+  float* linear;
+  int64_t stride, linear_stride;  // floats a feature
+  const int32_t* slot_of = nullptr;
+  float* hot_factors = nullptr;
+  float* hot_linear = nullptr;
+  uint32_t owner = 0, owners = 1;  // keep only features of this owner
+};
+
+// Which of `owners` threads updates a feature: a fixed hash of its id.
+inline uint32_t owner_of(uint64_t id, uint32_t owners) {
+  return static_cast<uint32_t>(((id * 0x9E3779B97F4A7C15ull) >> 32) * owners >> 32);
+}
+
+template <bool GENERAL, bool PREFETCH, class Id>
+inline void resolve_ids(const Batch& batch, const Places& at, int64_t r, bool pool_fields, Row& row) {
+  const Id* ids = static_cast<const Id*>(batch.ids);
+  const int64_t begin = batch.begin(r), end = batch.end(r);
+  const int64_t bytes = at.stride * 4;
+  int64_t m = 0;
+  int32_t run = -1, last = -1;
+  row.index = r;
+  for (int64_t j = begin; j < end; ++j) {
+    const int64_t id = ids[j];
+    if constexpr (GENERAL) {
+      const int32_t field = batch.fields ? batch.fields[j] : batch.field_of ? batch.field_of[id] : 0;
+      run += !pool_fields || field != last;
+      last = field;
+      row.run[m] = run;
+      row.field[m] = field;
+      row.x[m] = batch.values ? batch.values[j] : 1.0f;
+    }
+    if (at.owners > 1 && owner_of(id, at.owners) != at.owner) continue;
+    const int32_t slot = at.slot_of ? at.slot_of[id] : -1;
+    float* p = slot >= 0 ? at.hot_factors + slot * at.stride : at.factors + id * at.stride;
+    float* w = slot >= 0 ? at.hot_linear + slot * at.linear_stride : at.linear + id * at.linear_stride;
+    row.p[m] = p;
+    row.w[m] = w;
+    ++m;
+    if (PREFETCH && slot < 0) {
+      for (int64_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<char*>(p) + b);
+      prefetch(w);
+    }
+  }
+  row.m = m;
+}
+
+template <bool GENERAL, bool PREFETCH = true>
+inline void resolve(const Batch& batch, const Places& at, int64_t r, bool pool_fields, Row& row) {
+  if (batch.wide) resolve_ids<GENERAL, PREFETCH, int64_t>(batch, at, r, pool_fields, row);
+  else resolve_ids<GENERAL, PREFETCH, int32_t>(batch, at, r, pool_fields, row);
+}
+
+// The memory of kAhead + 1 resolved rows.
+struct Ring {
+  int64_t width;
+  Buffer<float*> pointers;
+  Buffer<float> values;
+  Buffer<int32_t> labels;
+  Row rows[kAhead + 1];
+  explicit Ring(int64_t longest)
+      : width((longest + 15) / 16 * 16 + 16),
+        pointers(2 * width * (kAhead + 1)),
+        values(width * (kAhead + 1)),
+        labels(2 * width * (kAhead + 1)) {
+    if (!ok()) return;
+    for (int i = 0; i <= kAhead; ++i) {
+      rows[i].p = pointers.data + 2 * i * width;
+      rows[i].w = rows[i].p + width;
+      rows[i].x = values.data + i * width;
+      rows[i].run = labels.data + 2 * i * width;
+      rows[i].field = rows[i].run + width;
+    }
+  }
+  bool ok() const { return pointers.raw && values.raw && labels.raw; }
+  Row& operator[](int64_t i) { return rows[i % (kAhead + 1)]; }
+};
+
+}  // namespace crossfm::CROSSFM_LEVEL

@@ -1,0 +1,76 @@
+// The score of one row: bias + linear + 1/2 (|S|^2 - sum |p|^2), S = sum of the pooled p.
+#pragma once
+
+#include "rows.hpp"
+
+namespace crossfm::CROSSFM_LEVEL {
+
+// Sums over factors in blocks of B, the block's sums in registers.
+//   GENERAL: values and pooling; else every x is 1 and every feature its own field.
+//   S [k] and pooled [runs][k] are kept for the update; both may be null when only scoring.
+template <int B, bool GENERAL>
+inline float crossed(const Row& row, int64_t shift, int k, float* S, float* pooled) {
+  using V = Vec<B>;
+  float total = 0;
+  for (int b = 0; b < k; b += B) {
+    V s = V::all(0), q = V::all(0);
+    if constexpr (!GENERAL) {
+      for (int64_t t = 0; t < row.m; ++t) {
+        const V v = V::load(row.p[t] + shift + b);
+        s = s + v;
+        q = q + v * v;
+      }
+    } else {
+      for (int64_t t = 0; t < row.m;) {
+        const int32_t run = row.run[t];
+        V p = V::all(0);
+        for (; t < row.m && row.run[t] == run; ++t) p = p + V::all(row.x[t]) * V::load(row.p[t] + shift + b);
+        s = s + p;
+        q = q + p * p;
+        if (pooled) p.store(pooled + int64_t{run} * k + b);
+      }
+    }
+    if (S) s.store(S + b);
+    total += (s * s - q).sum();
+  }
+  return 0.5f * total;
+}
+
+template <bool GENERAL>
+inline float linear(const Row& row, int64_t shift, float* w) {
+  for (int64_t t = 0; t < row.m; ++t) w[t] = row.w[t][shift];
+  float total = 0;
+  if constexpr (GENERAL) {
+    for (int64_t t = 0; t < row.m; ++t) total += row.x[t] * w[t];
+  } else {
+    for (int64_t t = 0; t < row.m; ++t) total += w[t];
+  }
+  return total;
+}
+
+template <int B, bool GENERAL>
+void score_rows(const Batch& batch, int64_t begin, int64_t end, const Scores& model, Ring& ring,
+                float* w, float* out) {
+  const Places at{const_cast<float*>(model.factors), const_cast<float*>(model.linear), model.stride,
+                  model.linear_stride};
+  for (int64_t r = begin; r < end && r < begin + kAhead; ++r) {
+    resolve<GENERAL>(batch, at, r, model.across_fields, ring[r]);
+  }
+  for (int64_t r = begin; r < end; ++r) {
+    if (r + kAhead < end) resolve<GENERAL>(batch, at, r + kAhead, model.across_fields, ring[r + kAhead]);
+    const Row& row = ring[r];
+    out[r] = model.bias + linear<GENERAL>(row, 0, w) + crossed<B, GENERAL>(row, 0, model.k, nullptr, nullptr);
+  }
+}
+
+// Calls run.operator()<B>() with the widest block B that divides k.
+template <class Run>
+inline void with_block(int k, Run run) {
+  if (k % 64 == 0) run.template operator()<64>();
+  else if (k % 32 == 0) run.template operator()<32>();
+  else if (k % 16 == 0) run.template operator()<16>();
+  else if (k % 8 == 0) run.template operator()<8>();
+  else run.template operator()<4>();
+}
+
+}  // namespace crossfm::CROSSFM_LEVEL

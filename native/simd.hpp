@@ -1,0 +1,142 @@
+// Vec<B>: B floats held in registers of the level's width. One thin type, so that the kernels
+// stay plain arithmetic. Loads and stores take any address.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace crossfm::CROSSFM_LEVEL {
+
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;
+#elif defined(__AVX__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+template <int N>
+struct Chunk {
+  typedef float type __attribute__((vector_size(N * sizeof(float))));
+};
+#else
+template <int N>
+struct Chunk {
+  struct type {
+    float a[N];
+    friend type operator+(type x, const type& y) { for (int i = 0; i < N; ++i) x.a[i] += y.a[i]; return x; }
+    friend type operator-(type x, const type& y) { for (int i = 0; i < N; ++i) x.a[i] -= y.a[i]; return x; }
+    friend type operator*(type x, const type& y) { for (int i = 0; i < N; ++i) x.a[i] *= y.a[i]; return x; }
+    friend type operator/(type x, const type& y) { for (int i = 0; i < N; ++i) x.a[i] /= y.a[i]; return x; }
+    float& operator[](int i) { return a[i]; }
+    float operator[](int i) const { return a[i]; }
+  };
+};
+#endif
+
+template <int B>
+struct Vec {
+  static constexpr int L = B < kWidth ? B : kWidth;
+  static constexpr int C = B / L;
+  using T = typename Chunk<L>::type;
+  T c[C];
+
+  static Vec load(const float* p) {
+    Vec r;
+    for (int i = 0; i < C; ++i) std::memcpy(&r.c[i], p + i * L, sizeof(T));
+    return r;
+  }
+  void store(float* p) const {
+    for (int i = 0; i < C; ++i) std::memcpy(p + i * L, &c[i], sizeof(T));
+  }
+  static Vec all(float x) {
+    Vec r;
+    for (int i = 0; i < C; ++i)
+      for (int l = 0; l < L; ++l) r.c[i][l] = x;
+    return r;
+  }
+  friend Vec operator+(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] + b.c[i]; return a; }
+  friend Vec operator-(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] - b.c[i]; return a; }
+  friend Vec operator*(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] * b.c[i]; return a; }
+  friend Vec operator/(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] / b.c[i]; return a; }
+
+  float sum() const {
+    T t = c[0];
+    for (int i = 1; i < C; ++i) t = t + c[i];
+    float s = 0;
+    for (int l = 0; l < L; ++l) s += t[l];
+    return s;
+  }
+};
+
+// 1 / sqrt(a) for a > 0: the chip's estimate, refined once by Newton's step (twice on NEON,
+// whose estimate has 8 bits): relative error below 3e-7.
+template <class T>
+inline T newton(T a, T r) {
+  T half, three_halves;
+  for (int l = 0; l < int(sizeof(T) / sizeof(float)); ++l) half[l] = 0.5f, three_halves[l] = 1.5f;
+  return r * (three_halves - half * a * r * r);
+}
+
+template <int B>
+inline Vec<B> rsqrt(const Vec<B>& a) {
+  using T = typename Vec<B>::T;
+  constexpr int L = Vec<B>::L;
+  Vec<B> r;
+  for (int i = 0; i < Vec<B>::C; ++i) {
+    const T x = a.c[i];
+    T y;
+#if defined(__GNUC__) || defined(__clang__)
+#if defined(__AVX512F__)
+    if constexpr (L == 16) y = (T)_mm512_maskz_rsqrt14_ps(0xFFFF, (__m512)x);
+    if constexpr (L == 8) y = (T)_mm256_rsqrt14_ps((__m256)x);
+    if constexpr (L == 4) y = (T)_mm_rsqrt14_ps((__m128)x);
+    y = newton(x, y);
+#elif defined(__x86_64__)
+#if defined(__AVX__)
+    if constexpr (L == 8) y = (T)_mm256_rsqrt_ps((__m256)x);
+#endif
+    if constexpr (L == 4) y = (T)_mm_rsqrt_ps((__m128)x);
+    y = newton(x, y);
+#elif defined(__ARM_NEON)
+    y = newton(x, newton(x, (T)vrsqrteq_f32((float32x4_t)x)));
+#else
+    for (int l = 0; l < L; ++l) y[l] = 1.0f / std::sqrt(x[l]);
+#endif
+#else
+    for (int l = 0; l < L; ++l) y[l] = 1.0f / std::sqrt(x[l]);
+#endif
+    r.c[i] = y;
+  }
+  return r;
+}
+
+// The sign and threshold of FTRL's closed form, lane by lane: 0 where |z| <= l1.
+template <int B>
+inline Vec<B> shrink(Vec<B> z, float l1) {
+  for (int i = 0; i < Vec<B>::C; ++i)
+    for (int l = 0; l < Vec<B>::L; ++l) {
+      const float x = z.c[i][l];
+      z.c[i][l] = x > l1 ? x - l1 : (x < -l1 ? x + l1 : 0.0f);
+    }
+  return z;
+}
+
+inline void prefetch(const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(p, 1, 3);
+#elif defined(_M_X64)
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+#else
+  (void)p;
+#endif
+}
+
+}  // namespace crossfm::CROSSFM_LEVEL

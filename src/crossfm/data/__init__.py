@@ -1,0 +1,1 @@
+"""From columns to Rows: fields, schema, readers."""
