@@ -1,0 +1,339 @@
+"""FactorModel: the parameters of a factorization machine, frozen.
+
+Solvers return it; estimators, explanation, retrieval, the model file and the torch modules
+read it. It knows how to score, and nothing of how it was trained.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from crossfm import _native
+from crossfm.data.rows import Rows
+from crossfm.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from crossfm.data.schema import Schema
+
+__all__ = ["FactorModel", "empty_factors", "group_fields", "padded_width"]
+
+INTERACTIONS = ("all", "across_fields")
+TASKS = ("regression", "classification")
+
+ROWS_A_THREAD = 2048  # below it, waking a thread costs more than the rows it takes over
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FactorModel:
+    r"""A factorization machine: bias, linear weights, factors, and what they stand for.
+
+    With ``interactions="all"``, over the features of a row (an id that occurs twice counts
+    as two features)::
+
+        y = w0 + sum_i w_i x_i + sum_{i<j} <v_i, v_j> x_i x_j
+
+    With ``interactions="across_fields"``, features of one field are pooled and only different
+    fields meet::
+
+        p_f = sum_{i in f} v_i x_i
+        y   = w0 + sum_i w_i x_i + sum_{f<g} <p_f, p_g>
+
+    Args:
+        bias: ``w0``.
+        weights: ``w``, float32 ``[n_features]``.
+        factors: ``V``, float32 ``[n_features, n_factors]``. Stored with rows padded by zeros to
+            a multiple of 4 and 64-byte aligned; the attribute is the view without padding. An
+            array from `empty_factors` is taken over without a copy.
+        interactions: "all" or "across_fields".
+        field_of: int32 ``[n_features]``, the field of each feature id; None: unknown.
+            "across_fields" needs it for rows that carry no ``fields`` of their own.
+        schema: the encoding that made the ids, or None.
+        task: "regression" or "classification" (the score is then a logit).
+        metadata: anything JSON can hold.
+
+    Arrays are copied and read-only.
+
+    Raises:
+        DataError: shapes that do not fit together, numbers that are not finite, unknown words.
+
+    Example:
+        >>> model = FactorModel(0.5, [0.0, 1.0, 2.0], [[1.0], [2.0], [3.0]])
+        >>> model
+        FactorModel(n_features=3, n_factors=1, interactions='all', task='regression')
+        >>> model.score(Rows(np.array([[0, 1], [1, 2]])))  # 0.5 + 0 + 1 + 1 * 2, ...
+        array([3.5, 9.5], dtype=float32)
+
+    Source: Rendle 2010, Factorization Machines, eq. 1.
+    """
+
+    bias: float
+    weights: NDArray[np.float32]
+    factors: NDArray[np.float32]
+    interactions: Literal["all", "across_fields"] = "all"
+    field_of: NDArray[np.int32] | None = None
+    schema: Schema | None = None
+    task: Literal["regression", "classification"] = "regression"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__  # the dataclass is frozen
+        for name, known in (("interactions", INTERACTIONS), ("task", TASKS)):
+            word = getattr(self, name)
+            if word not in known:
+                raise DataError(
+                    f"{name} is {word!r}, expected one of {', '.join(map(repr, known))}."
+                    + did_you_mean(word, known)
+                )
+        put(self, "bias", _number("bias", self.bias))
+        weights = _floats("weights", self.weights, 1)
+        factors = _floats("factors", self.factors, 2)
+        n = len(weights)
+        if len(factors) != n:
+            raise DataError(
+                f"weights has {n} features, factors has {len(factors)}; expected the same number"
+            )
+        weights = weights.copy()
+        weights.flags.writeable = False
+        padded = _pad(factors).view()
+        padded.flags.writeable = False
+        put(self, "weights", weights)
+        put(self, "_padded", padded)
+        put(self, "factors", padded[:, : factors.shape[1]])
+        if self.field_of is not None:
+            put(self, "field_of", _fields(self.field_of, n))
+        if not isinstance(self.metadata, Mapping):
+            raise DataError(f"metadata is {self.metadata!r}, expected a dict")
+        put(self, "metadata", dict(self.metadata))
+
+    def __repr__(self) -> str:
+        return (
+            f"FactorModel(n_features={self.n_features}, n_factors={self.n_factors},"
+            f" interactions={self.interactions!r}, task={self.task!r})"
+        )
+
+    def __reduce__(self) -> tuple[type[FactorModel], tuple[Any, ...]]:
+        return FactorModel, tuple(getattr(self, f.name) for f in fields(self))
+
+    @property
+    def n_features(self) -> int:
+        """Number of feature ids."""
+        return len(self.weights)
+
+    @property
+    def n_factors(self) -> int:
+        """Length of each feature's vector, ``k``."""
+        return int(self.factors.shape[1])
+
+    def score(self, rows: Rows, n_jobs: int | None = None) -> NDArray[np.float32]:
+        """Raw scores of rows: predictions, or logits in classification.
+
+        Args:
+            rows: n rows; ids below ``n_features``.
+            n_jobs: threads; None: as many as cores and rows warrant, -1: all cores. The result
+                is the same to the bit for any number.
+
+        Returns:
+            float32 ``[n]``.
+
+        Raises:
+            DataError: an id beyond the model, broken rows, "across_fields" without fields.
+
+        Example:
+            >>> model = FactorModel(1.0, [0.5, 0.0], [[1.0], [2.0]])
+            >>> rows = Rows(np.array([0, 0, 1]), offsets=np.array([0, 1, 1, 3]))
+            >>> model.score(rows)  # the row in the middle is empty
+            array([1.5, 1. , 3.5], dtype=float32)
+        """
+        if not isinstance(rows, Rows):
+            raise DataError(
+                f"score takes Rows, got {type(rows).__name__}; schema.transform(frame),"
+                " Rows.from_csr(matrix) or the readers of crossfm.data make them"
+            )
+        threads = _threads(n_jobs, len(rows))
+        across = self.interactions == "across_fields"
+        stats = rows.validate(self.n_features)
+        if across:
+            rows = group_fields(rows, self.field_of)
+        out = np.empty(len(rows), np.float32)
+        if len(rows) == 0:
+            return out
+        padded: NDArray[np.float32] = self._padded  # type: ignore[attr-defined]
+        batch = _native.Batch(
+            ids=rows.ids,
+            values=rows.values,
+            offsets=rows.offsets,
+            fields=rows.fields if across else None,
+            field_of=self.field_of if across else None,
+            targets=None,
+            weights=None,
+            n_rows=len(rows),
+            longest_row=stats.longest_row,
+            has_repeats=stats.has_repeats,
+        )
+        _native.score(
+            batch=batch,
+            factors=padded.reshape(-1),
+            factors_at=0,
+            stride=padded.shape[1],
+            linear=self.weights,
+            linear_at=0,
+            linear_stride=1,
+            bias=self.bias,
+            k=padded.shape[1],
+            across_fields=across,
+            n_features=self.n_features,
+            out=out,
+            threads=threads,
+        )
+        return out
+
+
+def padded_width(n_factors: int) -> int:
+    """Floats that one feature's vector takes: `n_factors` up to a multiple of 4, at least 4.
+
+    >>> [padded_width(k) for k in (0, 1, 4, 17)]
+    [4, 4, 4, 20]
+    """
+    return max(4, -(-n_factors // 4) * 4)
+
+
+def empty_factors(n_features: int, n_factors: int) -> NDArray[np.float32]:
+    """Zero factors float32 ``[n_features, n_factors]`` in a model's own layout, to be filled.
+
+    `FactorModel` takes such an array over without a copy: fill it first, and leave it alone
+    after.
+
+    >>> factors = empty_factors(5, 3)
+    >>> factors.shape, factors.strides
+    ((5, 3), (16, 4))
+    """
+    width = padded_width(n_factors)
+    table: NDArray[np.float32] = _native.allocate(n_features * width).reshape(n_features, width)
+    return table[:, :n_factors]
+
+
+def group_fields(rows: Rows, field_of: NDArray[np.int32] | None) -> Rows:
+    """Rows in which the features of one field stand together, as pooling kernels need them.
+
+    Args:
+        rows: validated rows. Their own ``fields`` come before `field_of`.
+        field_of: int32 ``[n_features]``, the field of each id, or None.
+
+    Returns:
+        `rows` itself where its order is good (a schema's always is), else a sorted copy that
+        carries ``fields``.
+
+    Raises:
+        DataError: neither the rows nor the model say which field a feature belongs to.
+
+    Example:
+        >>> rows = Rows(np.array([[0, 2, 1]]), fields=np.array([[0, 1, 0]]))
+        >>> group_fields(rows, None).ids
+        array([0, 1, 2])
+    """
+    if rows.fields is not None:
+        if rows.validate().grouped:
+            return rows
+        of = rows.fields
+    elif field_of is not None:
+        of = field_of[rows.ids]
+        rising = np.ones(rows.nnz, dtype=bool)
+        np.greater_equal(of[1:], of[:-1], out=rising[1:])
+        starts = rows.row_offsets()[:-1]
+        rising[starts[starts < rows.nnz]] = True
+        if rising.all():
+            return rows
+    else:
+        raise DataError(
+            "interactions 'across_fields' need to know the field of each feature: give the rows"
+            " fields (libffm text has them), or the model field_of (a schema has it)"
+        )
+    row = np.repeat(np.arange(len(rows)), rows.row_lengths())
+    order = np.lexsort((of, row))
+    values = None if rows.values is None else rows.values[order]
+    return rows.replace(ids=rows.ids[order], values=values, fields=of[order])
+
+
+def _pad(factors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The array ``[n, width]`` behind `factors` where `empty_factors` made it, else a copy."""
+    n, k = factors.shape
+    width = padded_width(k)
+    base = factors if factors.base is None else factors.base
+    ours = (
+        isinstance(base, np.ndarray)
+        and base.dtype == np.float32
+        and base.flags.c_contiguous
+        and base.size == n * width
+        and base.ctypes.data == factors.ctypes.data
+        and base.ctypes.data % 64 == 0
+        and factors.strides == (4 * width, 4)
+    )
+    if ours:
+        padded: NDArray[np.float32] = base.reshape(n, width)
+        if not padded[:, k:].any():
+            return padded
+    padded = _native.allocate(n * width).reshape(n, width)
+    padded[:, :k] = factors
+    return padded
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} is {value!r}, expected a number") from error
+    if not abs(number) <= float(np.finfo(np.float32).max):
+        raise DataError(f"{name} is {number}, expected a finite float32 number")
+    return number
+
+
+def _floats(name: str, array: ArrayLike, ndim: int) -> NDArray[np.float32]:
+    """`array` as float32 with `ndim` dimensions, at least one feature, finite."""
+    shape = "[n_features]" if ndim == 1 else "[n_features, n_factors]"
+    try:
+        with np.errstate(over="ignore"):  # becomes infinite, refused below
+            checked = np.asarray(array, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} must be numbers of shape {shape}: {error}") from error
+    if checked.ndim != ndim:
+        raise DataError(f"{name} has shape {checked.shape}, expected {shape}")
+    if len(checked) == 0:
+        raise DataError(f"{name} holds no features; a model has at least one")
+    # The extremes are NaN or infinite where any number is; no mask of the table's size.
+    if checked.size and not (np.isfinite(checked.min()) and np.isfinite(checked.max())):
+        bad = ~np.isfinite(checked.reshape(len(checked), -1)).all(axis=1)
+        raise DataError(f"{name} of feature {int(np.argmax(bad))} is not finite")
+    return checked
+
+
+def _fields(field_of: ArrayLike, n_features: int) -> NDArray[np.int32]:
+    of = np.asarray(field_of)
+    if of.dtype.kind not in "iu":
+        raise DataError(f"field_of holds {of.dtype}, expected integers")
+    if of.shape != (n_features,):
+        raise DataError(f"field_of has shape {of.shape}, expected [{n_features}]")
+    if of.min() < 0 or of.max() > np.iinfo(np.int32).max:
+        raise DataError(f"field_of runs from {of.min()} to {of.max()}, expected 0 to 2^31-1")
+    of = of.astype(np.int32)
+    of.flags.writeable = False
+    return of
+
+
+def _threads(n_jobs: int | None, n_rows: int) -> int:
+    if n_jobs is not None and (isinstance(n_jobs, bool) or int(n_jobs) != n_jobs or n_jobs == 0):
+        raise DataError(f"n_jobs is {n_jobs!r}, expected 1 or more, -1 for all cores, or None")
+    if n_jobs is not None and n_jobs > 0:
+        return min(int(n_jobs), max(n_rows, 1))
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no such call
+        cores = os.cpu_count() or 1
+    if n_jobs is not None:
+        return max(1, min(cores + 1 + int(n_jobs), n_rows))
+    return max(1, min(cores, n_rows // ROWS_A_THREAD))
