@@ -67,7 +67,7 @@ lint: $(STAMPS)/native ## Style, format, types, and the import levels
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(VENV)/bin/lint-imports --no-cache
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
 .PHONY: format
 format: $(STAMPS)/packages ## Format the Python sources and mend what ruff can mend
