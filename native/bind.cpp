@@ -5,4 +5,5 @@ NB_MODULE(_native, m) {
   crossfm::bind_rows(m);
   crossfm::bind_fm(m);
   crossfm::bind_parse(m);
+  crossfm::bind_hash(m);
 }

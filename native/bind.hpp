@@ -18,5 +18,6 @@ using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 void bind_rows(nb::module_& m);
 void bind_fm(nb::module_& m);
 void bind_parse(nb::module_& m);
+void bind_hash(nb::module_& m);
 
 }  // namespace crossfm

@@ -257,51 +257,59 @@ void normal_pair(uint64_t seed, uint64_t counter, float* out) {
   out[1] = static_cast<float>(radius * std::sin(angle));
 }
 
-// Factors ~ N(0, scale) for every feature of `seen` whose factors are all zero, and the
-// optimizer state that belongs to them. FTRL derives v from z, so z starts where v does.
-void start_features(const TableView& table, Array<uint8_t> fresh, int n_factors, float scale, uint64_t seed,
+// A fresh optimizer state for the listed features, with factors ~ N(0, scale), or (scale < 0) with
+// the factors and weights they have. FTRL derives v from z, so z starts where v does.
+void start_features(const TableView& table, Array<int64_t> ids, int n_factors, float scale, uint64_t seed,
                     float accumulator, const StepsView& steps, std::optional<Array<int32_t>> field_of, int threads) {
-  expect(static_cast<int64_t>(fresh.shape(0)) == table.n_features, "one flag a feature");
   expect(n_factors <= table.k, "more factors than the table has");
   struct Team {
     const TableView& table;
-    const uint8_t* fresh;
+    const int64_t* ids;
+    int64_t count;
     int n_factors;
     float scale;
     uint64_t seed;
     float accumulator;
-    const StepsView& steps;
+    const Steps& steps;
     const int32_t* field_of;
     int threads;
-  } team{table, fresh.data(), n_factors, scale, seed, accumulator, steps, pointer(field_of), threads};
+
+    void start(float* v, int k, const float* l2, float l1, int field) const {
+      if (table.optimizer == Optimizer::adagrad) {
+        for (int f = 0; f < k; ++f) v[k + f] = accumulator;
+      } else if (table.optimizer == Optimizer::ftrl) {
+        const float curvature = steps.beta / steps.learning_rate + l2[steps.per_field ? field : 0];
+        for (int f = 0; f < k; ++f) {
+          v[k + f] = v[f] ? -v[f] * curvature - (v[f] > 0 ? l1 : -l1) : 0.0f;
+          v[2 * k + f] = 0;
+        }
+      }
+    }
+  } team{table, ids.data(), static_cast<int64_t>(ids.shape(0)), n_factors, scale, seed, accumulator, steps,
+         pointer(field_of), threads < 1 ? 1 : threads > 512 ? 512 : threads};
+  for (int64_t i = 0; i < team.count; ++i) {
+    expect(team.ids[i] >= 0 && team.ids[i] < table.n_features, "a feature to start is out of range");
+  }
   nb::gil_scoped_release release;
-  parallel(threads, [](int t, void* context) {
+  parallel(team.threads, [](int t, void* context) {
     const Team& team = *static_cast<Team*>(context);
     const TableView& table = team.table;
     const int states = states_of(table.optimizer), k = table.k;
-    const Steps& s = team.steps;
-    const int64_t low = table.n_features * t / team.threads, high = table.n_features * (t + 1) / team.threads;
-    for (int64_t id = low; id < high; ++id) {
-      if (!team.fresh[id]) continue;
-      const int field = s.per_field && team.field_of ? team.field_of[id] : 0;
+    const int64_t low = team.count * t / team.threads, high = team.count * (t + 1) / team.threads;
+    for (int64_t i = low; i < high; ++i) {
+      const int64_t id = team.ids[i];
+      const int field = team.steps.per_field && team.field_of ? team.field_of[id] : 0;
       for (int c = 0; c < table.outputs; ++c) {
         float* v = table.factors + (id * table.outputs + c) * (1 + states) * k;
         float* w = table.linear + (id * table.outputs + c) * (1 + states);
-        for (int f = 0; f < team.n_factors; f += 2) {
+        for (int f = 0; f < team.n_factors && team.scale >= 0; f += 2) {
           float pair[2];
           normal_pair(team.seed, (static_cast<uint64_t>(id) * table.outputs + c) * 65536 + f, pair);
           v[f] = team.scale * pair[0];
           if (f + 1 < team.n_factors) v[f + 1] = team.scale * pair[1];
         }
-        if (table.optimizer == Optimizer::adagrad) {
-          for (int f = 0; f < k; ++f) v[k + f] = team.accumulator;
-          w[1] = team.accumulator;
-        } else if (table.optimizer == Optimizer::ftrl) {
-          const float curvature = s.beta / s.learning_rate + s.l2_factors[field];
-          for (int f = 0; f < team.n_factors; ++f) {
-            v[k + f] = -v[f] * curvature - (v[f] > 0 ? s.l1_factors : -s.l1_factors);
-          }
-        }
+        team.start(v, k, team.steps.l2_factors, team.steps.l1_factors, field);
+        team.start(w, 1, team.steps.l2_linear, team.steps.l1_linear, field);
       }
     }
   }, &team);
@@ -344,10 +352,10 @@ void bind_fm(nb::module_& m) {
         nb::arg("k"), nb::arg("across_fields"), nb::arg("n_features"), nb::arg("out"), nb::arg("threads"),
         "Write the raw score of each row to `out`.");
   m.def("allocate", &allocate, nb::arg("count"), "Zeroed, aligned float32 array; large ones on huge pages.");
-  m.def("start_features", &start_features, nb::kw_only(), nb::arg("table"), nb::arg("fresh"),
+  m.def("start_features", &start_features, nb::kw_only(), nb::arg("table"), nb::arg("ids"),
         nb::arg("n_factors"), nb::arg("scale"), nb::arg("seed"), nb::arg("accumulator"), nb::arg("steps"),
         nb::arg("field_of").none(), nb::arg("threads"),
-        "Give the flagged features random factors and a fresh optimizer state.");
+        "Give the listed features a fresh optimizer state, and random factors unless scale < 0.");
 }
 
 }  // namespace crossfm

@@ -1,0 +1,21 @@
+"""Solvers: each takes Rows and returns a FactorModel."""
+
+from __future__ import annotations
+
+from crossfm.solvers.fused import FusedTrainer
+from crossfm.solvers.options import SOLVERS, AdaGrad, FTRL, SGD, SolverOptions, solver_options
+from crossfm.solvers.training import Epoch, History, Watch, fit
+
+__all__ = [
+    "FTRL",
+    "SGD",
+    "SOLVERS",
+    "AdaGrad",
+    "Epoch",
+    "FusedTrainer",
+    "History",
+    "SolverOptions",
+    "Watch",
+    "fit",
+    "solver_options",
+]

@@ -1,0 +1,371 @@
+"""The fused row-by-row trainer: parameters and optimizer state, and the native passes over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfm import _native
+from crossfm.data.rows import Rows, RowStats
+from crossfm.errors import DataError
+from crossfm.model import FactorModel, empty_factors, group_fields
+from crossfm.solvers.options import FTRL, AdaGrad, SolverOptions
+
+__all__ = ["FusedTrainer", "Prepared"]
+
+_LOSSES = {"squared": 0, "logistic": 1, "softmax": 2}
+_OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2}
+
+HOT_FEATURES = 4096  # at most so many features are private to each thread
+HOT_SHARE = 1 / 20_000  # a feature is hot from this share of the rows on
+MERGE_EVERY = 1000  # rows a thread trains between two merges of its hot features
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows that have passed the border: validated, grouped by field, ready for the kernels."""
+
+    rows: Rows
+    stats: RowStats
+    batch: Any
+    slot_of: NDArray[np.int32] | None = None
+    hot_ids: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class FusedTrainer:
+    """Parameters in training, feature-major, and the passes that change and read them.
+
+    One feature's factors and their optimizer state lie side by side (``[v | state]``, 128 bytes
+    at 16 factors with AdaGrad), its linear weight and state in an array of their own.
+
+    Args:
+        options: `AdaGrad`, `SGD` or `FTRL`.
+        n_features: ids are below it; `grow` adds more.
+        field_of: int32 ``[n_features]``, the field of each id; needed by
+            ``interactions="across_fields"`` and by penalties per field where rows carry no
+            fields of their own.
+
+    A feature gets its random factors when rows that hold it are first prepared for training;
+    one that never occurs keeps zeros, and adds nothing to a score.
+
+    Example:
+        >>> rows = Rows(np.array([[0, 2], [1, 2], [0, 3], [1, 3]]), targets=np.array([1, 0, 0, 1]))
+        >>> trainer = FusedTrainer(AdaGrad(n_factors=4, loss="logistic", learning_rate=0.3), 4)
+        >>> ready = trainer.prepare(rows)
+        >>> losses = [trainer.train(ready) / len(rows) for _ in range(200)]
+        >>> losses[-1] < 0.1 < losses[0]
+        True
+        >>> trainer.score(rows) > 0
+        array([ True, False, False,  True])
+    """
+
+    def __init__(
+        self,
+        options: SolverOptions,
+        n_features: int,
+        field_of: NDArray[np.int32] | None = None,
+    ) -> None:
+        self.options = options
+        self.n_features = 0
+        self.padded = _padded(options.n_factors)
+        self.field_of: NDArray[np.int32] | None = None
+        self._seen = np.zeros(0, bool)
+        self._factors = _native.allocate(0)
+        self._linear = _native.allocate(0)
+        self._bias = np.zeros((options.n_outputs, 1 + options.states), np.float32)
+        self._l2 = _penalties(options)
+        self.set_bias(np.zeros(options.n_outputs))
+        self.grow(n_features, field_of)
+
+    # --- parameters -----------------------------------------------------------------------
+
+    @property
+    def bias(self) -> NDArray[np.float32]:
+        """Bias of each output, ``[n_outputs]``; a copy."""
+        return self._bias[:, 0].copy()
+
+    def set_bias(self, bias: NDArray[np.floating]) -> None:
+        """Start the biases here, e.g. at the log odds of the base rate."""
+        self._bias[:] = 0.0
+        self._bias[:, 0] = bias
+        if isinstance(self.options, AdaGrad):
+            self._bias[:, 1] = self.options.initial_accumulator
+        elif isinstance(self.options, FTRL):
+            self._bias[:, 1] = -self._bias[:, 0] * self.options.beta / self.options.learning_rate
+
+    def grow(self, n_features: int, field_of: NDArray[np.int32] | None = None) -> None:
+        """Make room for ids below `n_features`; what is there stays."""
+        if n_features < self.n_features:
+            raise ValueError(f"a table of {self.n_features} features cannot shrink to {n_features}")
+        if field_of is not None:
+            if len(field_of) != n_features:
+                raise DataError(f"field_of has {len(field_of)} entries, expected {n_features}")
+            self.field_of = np.ascontiguousarray(field_of, dtype=np.int32)
+        wide, narrow = self._widths()
+        if n_features * wide > self._factors.size or n_features > len(self._seen):
+            # Room to spare once a table grows, so that many small growths cost one copy each
+            # time it doubles; none at the start, where the size is known.
+            room = n_features if self.n_features == 0 else max(n_features, 3 * self.n_features // 2)
+            self._factors = _grown(self._factors, room * wide)
+            self._linear = _grown(self._linear, room * narrow)
+            seen = np.zeros(room, bool)
+            seen[: len(self._seen)] = self._seen
+            self._seen = seen
+        self.n_features = n_features
+
+    def load(self, models: Sequence[FactorModel]) -> None:
+        """Start from trained models, one an output, with a fresh optimizer state."""
+        if len(models) != self.options.n_outputs:
+            raise ValueError(f"{len(models)} models, {self.options.n_outputs} outputs")
+        table, linear = self._views()
+        for c, model in enumerate(models):
+            if model.n_factors != self.options.n_factors:
+                raise ValueError(
+                    f"the model has {model.n_factors} factors, the trainer"
+                    f" {self.options.n_factors}"
+                )
+            table[: model.n_features, c, 0, : model.n_factors] = model.factors
+            linear[: model.n_features, c, 0] = model.weights
+        self.set_bias(np.array([model.bias for model in models]))
+        known = np.flatnonzero(linear[:, :, 0].any(axis=1) | table[:, :, 0].any(axis=(1, 2)))
+        self._seen[known] = True
+        self._start(known, draw=False)
+
+    def models(self, **described: Any) -> list[FactorModel]:
+        """The parameters as one `FactorModel` an output: copies, finite or a `DataError`."""
+        table, linear = self._views()
+        models = []
+        for c in range(self.options.n_outputs):
+            factors = empty_factors(self.n_features, self.options.n_factors)
+            factors[...] = table[:, c, 0, : self.options.n_factors]
+            models.append(
+                FactorModel(
+                    bias=float(self._bias[c, 0]),
+                    weights=linear[:, c, 0],
+                    factors=factors,
+                    interactions=self.options.interactions,
+                    field_of=self.field_of,
+                    **described,
+                )
+            )
+        return models
+
+    def restore(self, models: Sequence[FactorModel]) -> None:
+        """Put parameters of an earlier moment back. Accumulated gradients stay."""
+        table, linear = self._views()
+        for c, model in enumerate(models):
+            table[: model.n_features, c, 0, : model.n_factors] = model.factors
+            linear[: model.n_features, c, 0] = model.weights
+            self._bias[c, 0] = model.bias
+
+    # --- passes over rows -----------------------------------------------------------------
+
+    def prepare(self, rows: Rows, *, training: bool = True) -> Prepared:
+        """Check rows once; for training, also start the features that are new.
+
+        Raises:
+            DataError: broken rows, ids beyond the table, targets that the loss cannot take.
+        """
+        stats = rows.validate(self.n_features)
+        if training:
+            self._check_targets(rows)
+        across = self.options.interactions == "across_fields"
+        by_field = across or len(self._l2[0]) > 1
+        if by_field and rows.fields is None and self.field_of is None:
+            raise DataError("fields are needed, and neither the rows nor the trainer have them")
+        if across:
+            rows = group_fields(rows, self.field_of)
+        n_fields = len(self._l2[0])
+        if n_fields > 1:
+            fields = self.field_of if rows.fields is None else rows.fields
+            highest = int(fields.max(initial=-1)) if fields is not None else -1
+            if highest >= n_fields:
+                raise DataError(f"penalties are given for {n_fields} fields, found field {highest}")
+        batch = _native.Batch(
+            ids=rows.ids,
+            values=rows.values,
+            offsets=rows.offsets,
+            fields=rows.fields if by_field else None,
+            field_of=self.field_of if by_field and rows.fields is None else None,
+            targets=rows.targets,
+            weights=rows.weights,
+            n_rows=len(rows),
+            longest_row=stats.longest_row,
+            has_repeats=stats.has_repeats,
+        )
+        slots: tuple[NDArray[np.int32], NDArray[np.int64]] | tuple[None, None] = (None, None)
+        if training:
+            slots = self._start_new(rows)
+        return Prepared(rows, stats, batch, *slots)
+
+    def train(self, ready: Prepared, order: NDArray[np.int64] | None = None) -> float:
+        """Train on the rows of `order` (None: all, as they come); the weighted sum of losses."""
+        loss: float = _native.train(
+            batch=ready.batch,
+            order=order,
+            table=self._table(),
+            steps=self._steps(),
+            slot_of=ready.slot_of,
+            hot_ids=ready.hot_ids,
+            merge_every=MERGE_EVERY,
+            threads=self.threads,
+            deterministic=self.options.deterministic and self.threads > 1,
+        )
+        return loss
+
+    def score(self, rows: Rows | Prepared) -> NDArray[np.float32]:
+        """Raw scores ``[n]``, or ``[n, n_outputs]`` with several outputs, read in place."""
+        ready = rows if isinstance(rows, Prepared) else self.prepare(rows, training=False)
+        wide, narrow = self._widths()
+        per_output = 1 + self.options.states
+        out = np.empty((self.options.n_outputs, len(ready)), np.float32)
+        for c in range(self.options.n_outputs):
+            _native.score(
+                batch=ready.batch,
+                factors=self._factors,
+                factors_at=c * per_output * self.padded,
+                stride=wide,
+                linear=self._linear,
+                linear_at=c * per_output,
+                linear_stride=narrow,
+                bias=float(self._bias[c, 0]),
+                k=self.padded,
+                across_fields=self.options.interactions == "across_fields",
+                n_features=self.n_features,
+                out=out[c],
+                threads=self.threads,
+            )
+        return out[0] if self.options.n_outputs == 1 else np.ascontiguousarray(out.T)
+
+    @property
+    def threads(self) -> int:
+        """Threads that a pass uses."""
+        if self.options.n_jobs > 0:
+            return self.options.n_jobs
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _widths(self) -> tuple[int, int]:
+        """Floats that a feature takes in the factors and in the linear array."""
+        narrow = self.options.n_outputs * (1 + self.options.states)
+        return narrow * self.padded, narrow
+
+    def _views(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """factors [n, outputs, 1 + states, padded] and linear [n, outputs, 1 + states]."""
+        shape = (self.n_features, self.options.n_outputs, 1 + self.options.states)
+        wide, narrow = self._widths()
+        factors = self._factors[: self.n_features * wide].reshape(*shape, self.padded)
+        return factors, self._linear[: self.n_features * narrow].reshape(shape)
+
+    def _table(self) -> Any:
+        return _native.Table(
+            factors=self._factors,
+            linear=self._linear,
+            bias=self._bias.reshape(-1),
+            n_features=self.n_features,
+            padded=self.padded,
+            outputs=self.options.n_outputs,
+            optimizer=_OPTIMIZERS[self.options.optimizer],
+        )
+
+    def _steps(self) -> Any:
+        o = self.options
+        return _native.Steps(
+            loss=_LOSSES[o.loss],
+            across_fields=o.interactions == "across_fields",
+            learning_rate=o.learning_rate,
+            beta=o.beta if isinstance(o, FTRL) else 1.0,
+            l1_linear=o.l1_linear if isinstance(o, FTRL) else 0.0,
+            l1_factors=o.l1_factors if isinstance(o, FTRL) else 0.0,
+            l2_linear=self._l2[0],
+            l2_factors=self._l2[1],
+        )
+
+    def _check_targets(self, rows: Rows) -> None:
+        if rows.targets is None:
+            raise DataError("training needs targets")
+        if self.options.loss == "squared" or not len(rows):
+            return
+        classes = 2 if self.options.loss == "logistic" else self.options.n_outputs
+        bad = (rows.targets < 0) | (rows.targets > classes - 1)
+        bad |= rows.targets != np.floor(rows.targets)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise DataError(
+                f"row {row}: target is {rows.targets[row]:g}, the {self.options.loss} loss takes"
+                f" whole numbers from 0 to {classes - 1}"
+            )
+
+    def _start_new(
+        self, rows: Rows
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]] | tuple[None, None]:
+        """Start features seen for the first time; choose the hot ones."""
+        parallel = self.threads > 1 and not self.options.deterministic
+        if not parallel and rows.nnz < self.n_features // 4:
+            ids = np.unique(rows.ids)  # work in proportion to the batch, not to the table
+            self._start(ids[~self._seen[ids]].astype(np.int64))
+            return None, None
+        counts = np.zeros(self.n_features, np.uint32)
+        _native.count_ids(rows.ids, counts)
+        seen = self._seen[: self.n_features]
+        self._start(np.flatnonzero((counts > 0) & ~seen))
+        if not parallel:
+            return None, None
+        hot = np.flatnonzero(counts >= max(2, HOT_SHARE * len(rows)))
+        if len(hot) > HOT_FEATURES:
+            hot = np.sort(hot[np.argpartition(counts[hot], -HOT_FEATURES)[-HOT_FEATURES:]])
+        slot_of = np.full(self.n_features, -1, np.int32)
+        slot_of[hot] = np.arange(len(hot), dtype=np.int32)
+        return slot_of, hot.astype(np.int64)
+
+    def _start(self, ids: NDArray[np.int64], *, draw: bool = True) -> None:
+        self._seen[ids] = True
+        o = self.options
+        _native.start_features(
+            table=self._table(),
+            ids=ids,
+            n_factors=o.n_factors,
+            scale=o.init_scale if draw else -1.0,
+            seed=o.seed,
+            accumulator=o.initial_accumulator if isinstance(o, AdaGrad) else 0.0,
+            steps=self._steps(),
+            field_of=self.field_of if len(self._l2[0]) > 1 else None,
+            threads=self.threads,
+        )
+
+
+def _padded(n_factors: int) -> int:
+    """Factors as the kernels hold them: 4, 8, or a multiple of 8 that splits into wide blocks."""
+    return 4 if n_factors <= 4 else -(-n_factors // 8) * 8
+
+
+def _grown(array: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    larger: NDArray[np.float32] = _native.allocate(size)
+    larger[: array.size] = array
+    return larger
+
+
+def _penalties(options: SolverOptions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """l2_linear and l2_factors as arrays of equal length: [1], or one a field."""
+    linear = np.atleast_1d(np.asarray(options.l2_linear, np.float32))
+    factors = np.atleast_1d(np.asarray(options.l2_factors, np.float32))
+    length = max(len(linear), len(factors))
+    if {len(linear), len(factors)} - {1, length}:
+        raise ValueError(
+            f"l2_linear has {len(linear)} entries and l2_factors {len(factors)}; expected one"
+            " number, or one a field"
+        )
+    return (
+        np.ascontiguousarray(np.broadcast_to(linear, length)),
+        np.ascontiguousarray(np.broadcast_to(factors, length)),
+    )

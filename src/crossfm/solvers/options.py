@@ -1,0 +1,183 @@
+"""What a solver needs to know, travelling together: one frozen dataclass a solver."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from crossfm.errors import did_you_mean
+
+__all__ = ["FTRL", "SGD", "SOLVERS", "AdaGrad", "SolverOptions", "solver_options"]
+
+Loss = Literal["squared", "logistic", "softmax"]
+Interactions = Literal["all", "across_fields"]
+
+
+@dataclass(frozen=True, slots=True)
+class SolverOptions:
+    r"""Options of the fused row-by-row solvers.
+
+    One row is scored, its gradient ``g = d loss / d score`` found, and each of its features
+    updated with ``dw_i = g x_i`` and ``dv_i = g x_i (S - p_i)``, in one pass over the row's
+    parameters (`S`: sum of the pooled vectors, `p_i`: the pooled vector of the feature's field).
+
+    Attributes:
+        n_factors: length k of each feature's vector; 0 gives a linear model.
+        loss: "squared", "logistic" (targets 0 and 1) or "softmax" (targets 0 .. n_outputs-1).
+        interactions: "all" pairs of features, or pooled per field and crossed "across_fields".
+        learning_rate: step size.
+        l2_linear: penalty ``l2 / 2 * w_i^2`` at each touch of a feature; one number, or one a
+            field.
+        l2_factors: the same for the factors.
+        init_scale: standard deviation of the random factors at the start.
+        n_outputs: 1, or the number of classes under softmax.
+        shuffle: visit the rows of an epoch in random order.
+        n_jobs: threads; -1 for all cores.
+        deterministic: with more than one thread, bit-equal results for a seed.
+        seed: of factors and order.
+    """
+
+    optimizer: ClassVar[str] = ""
+    states: ClassVar[int] = 0  # numbers kept beside each parameter
+
+    n_factors: int = 16
+    loss: Loss = "squared"
+    interactions: Interactions = "all"
+    learning_rate: float = 0.05
+    l2_linear: float | Sequence[float] = 0.0
+    l2_factors: float | Sequence[float] = 0.0
+    init_scale: float = 0.01
+    n_outputs: int = 1
+    shuffle: bool = True
+    n_jobs: int = 1
+    deterministic: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _expect_integer("n_factors", self.n_factors, 0, 4096)
+        _expect_one_of("loss", self.loss, ("squared", "logistic", "softmax"))
+        _expect_one_of("interactions", self.interactions, ("all", "across_fields"))
+        _expect_number("learning_rate", self.learning_rate, above=0.0)
+        for name in ("l2_linear", "l2_factors"):
+            value = getattr(self, name)
+            for number in value if isinstance(value, Sequence) else [value]:
+                _expect_number(name, number, least=0.0)
+        _expect_number("init_scale", self.init_scale, least=0.0)
+        _expect_integer("n_outputs", self.n_outputs, 1, 2**16)
+        if self.loss != "softmax" and self.n_outputs != 1:
+            raise ValueError(f"n_outputs={self.n_outputs} needs loss='softmax'")
+        if not isinstance(self.n_jobs, int) or self.n_jobs == 0 or self.n_jobs < -1:
+            raise ValueError(f"n_jobs must be a positive integer or -1 (all), got {self.n_jobs!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class SGD(SolverOptions):
+    """Plain stochastic gradient descent: ``v -= learning_rate * (g + l2 v)``.
+
+    The step size has to suit the data: too large a step diverges, which stops the fit with a
+    `DivergedError`.
+    """
+
+    optimizer: ClassVar[str] = "sgd"
+    states: ClassVar[int] = 0
+
+    learning_rate: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class AdaGrad(SolverOptions):
+    """AdaGrad: ``a += g^2``, ``v -= learning_rate * g / sqrt(a)``, each number on its own.
+
+    Attributes:
+        initial_accumulator: value of ``a`` before the first step; larger is more careful.
+
+    Source: Duchi, Hazan, Singer 2011.
+    """
+
+    optimizer: ClassVar[str] = "adagrad"
+    states: ClassVar[int] = 1
+
+    learning_rate: float = 0.05
+    initial_accumulator: float = 1.0
+
+    def __post_init__(self) -> None:
+        super(AdaGrad, self).__post_init__()
+        _expect_number("initial_accumulator", self.initial_accumulator, above=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class FTRL(SolverOptions):
+    """FTRL-proximal: AdaGrad's step sizes with L1 and L2 in closed form; L1 gives exact zeros.
+
+    ``z += g - (sqrt(n + g^2) - sqrt(n)) / learning_rate * v``, ``n += g^2``,
+    ``v = -shrink(z, l1) / ((beta + sqrt(n)) / learning_rate + l2)``.
+
+    Attributes:
+        beta: steadies the first steps.
+        l1_linear: L1 penalty of the linear weights.
+        l1_factors: L1 penalty of the factors.
+
+    Source: McMahan et al. 2013, algorithm 1.
+    """
+
+    optimizer: ClassVar[str] = "ftrl"
+    states: ClassVar[int] = 2
+
+    learning_rate: float = 0.1
+    beta: float = 1.0
+    l1_linear: float = 0.0
+    l1_factors: float = 0.0
+
+    def __post_init__(self) -> None:
+        super(FTRL, self).__post_init__()
+        for name in ("beta", "l1_linear", "l1_factors"):
+            _expect_number(name, getattr(self, name), least=0.0)
+
+
+SOLVERS: dict[str, type[SolverOptions]] = {"adagrad": AdaGrad, "sgd": SGD, "ftrl": FTRL}
+
+
+def solver_options(solver: str, **options: Any) -> SolverOptions:
+    """Options of a solver by its name; None keeps the solver's default.
+
+    >>> solver_options("adagrad", n_factors=8, learning_rate=None).learning_rate
+    0.05
+    """
+    _expect_one_of("solver", solver, tuple(SOLVERS))
+    kind = SOLVERS[solver]
+    given = {name: value for name, value in options.items() if value is not None}
+    known = {f.name for f in fields(kind)}
+    for name, value in given.items():
+        if name not in known and value:
+            owners = [n for n, k in SOLVERS.items() if name in {f.name for f in fields(k)}]
+            raise ValueError(
+                f"{name}={value!r} does not apply to solver={solver!r}"
+                + (f"; it belongs to {' and '.join(owners)}" if owners else "")
+            )
+    return kind(**{name: value for name, value in given.items() if name in known})
+
+
+def _expect_integer(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name} must be an integer from {least} to {most}, got {value!r}")
+
+
+def _expect_number(
+    name: str, value: Any, *, above: float | None = None, least: float | None = None
+) -> None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if above is not None and not (above < number < math.inf):
+        raise ValueError(f"{name} must be a finite number above {above:g}, got {value!r}")
+    if least is not None and not (least <= number < math.inf):
+        raise ValueError(f"{name} must be a finite number of at least {least:g}, got {value!r}")
+
+
+def _expect_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        listed = ", ".join(repr(c) for c in choices)
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}.{did_you_mean(value, choices)}")

@@ -1,0 +1,211 @@
+"""The training loop: epochs, order, validation, early stopping, interrupts, divergence."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfm.data.rows import Rows
+from crossfm.errors import DataError, DivergedError
+from crossfm.model import FactorModel
+from crossfm.solvers.fused import FusedTrainer, Prepared
+
+__all__ = ["Epoch", "History", "Watch", "fit"]
+
+WORK_A_CALL = 2**25  # numbers (features x factors) between two looks at interrupts: about 0.1 s
+PATIENT_SECONDS = 0.5  # what is left of an epoch may take so long after an interrupt
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training rows.
+
+    Attributes:
+        number: 1 for the first.
+        loss: mean training loss, each row's taken before its own update.
+        metrics: validation metrics by name; empty without validation rows.
+        seconds: time of the training pass alone.
+        rows_per_second: training rows over these seconds.
+    """
+
+    number: int
+    loss: float
+    metrics: Mapping[str, float]
+    seconds: float
+    rows_per_second: float
+
+
+@dataclass
+class History:
+    """What happened in a fit.
+
+    Attributes:
+        epochs: one `Epoch` each, in order.
+        best_epoch: number of the epoch whose parameters were kept; 0 before the first.
+        stopped: "n_epochs", "early" or "interrupted".
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped: str = "n_epochs"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a fit looks at validation rows after each epoch.
+
+    Attributes:
+        rows: the validation rows.
+        evaluate: raw scores of these rows to metrics by name.
+        monitor: the metric that decides.
+        improves: ``improves(new, best)``.
+        patience: epochs without an improvement before the fit stops; 0: never stop early,
+            and keep the last epoch.
+    """
+
+    rows: Rows
+    evaluate: Callable[[NDArray[np.float32]], Mapping[str, float]]
+    monitor: str
+    improves: Callable[[float, float], bool]
+    patience: int = 0
+
+
+Progress = Callable[[str, Mapping[str, float]], None]
+
+
+def fit(
+    trainer: FusedTrainer,
+    rows: Rows,
+    *,
+    n_epochs: int,
+    watch: Watch | None = None,
+    progress: Progress | None = None,
+) -> tuple[History, list[FactorModel]]:
+    """Train for at most `n_epochs` passes over `rows`.
+
+    Args:
+        trainer: holds the parameters; changed in place.
+        rows: training rows with targets.
+        n_epochs: passes at most.
+        watch: validation; with ``patience`` the best epoch's parameters are restored.
+        progress: called as ``progress("rows", {...})`` while an epoch runs and
+            ``progress("epoch", {...})`` after it.
+
+    Returns:
+        the history and the models, one an output. After an interrupt (Ctrl-C) the history says
+        ``stopped="interrupted"`` and the models are those of the last full epoch (of the best
+        one under early stopping); before the end of a first epoch the interrupt is raised.
+
+    Raises:
+        DivergedError: the loss left the finite numbers.
+        DataError: broken rows.
+    """
+    if len(rows) == 0:
+        raise DataError("no rows to train on")
+    ready = trainer.prepare(rows)
+    seen = trainer.prepare(watch.rows, training=False) if watch else None
+    total_weight = float(rows.weights.sum(dtype=np.float64)) if rows.weights is not None else len(rows)
+    if total_weight <= 0:
+        raise DataError("all sample weights are zero, so nothing can be learned")
+    rng = np.random.default_rng(trainer.options.seed)
+    history = History()
+    kept: list[FactorModel] | None = None  # of the last full epoch, or of the best one
+    best = math.nan
+    for number in range(1, n_epochs + 1):
+        may_abandon = kept is not None or not history.epochs
+        started = time.perf_counter()
+        try:
+            loss, interrupted = _epoch(trainer, ready, rng, number, n_epochs, may_abandon, progress)
+        except _AbandonedError:
+            if not history.epochs:
+                raise KeyboardInterrupt from None
+            history.stopped = "interrupted"
+            break
+        seconds, loss = time.perf_counter() - started, loss / total_weight
+        if not math.isfinite(loss) or not np.isfinite(trainer.bias).all():
+            raise _diverged(trainer, number, loss, history)
+        metrics: Mapping[str, float] = {}
+        if watch and seen:
+            scores = trainer.score(seen)
+            if not np.isfinite(scores).all():
+                raise _diverged(trainer, number, loss, history)
+            metrics = watch.evaluate(scores)
+        epoch = Epoch(number, loss, metrics, seconds, len(rows) / max(seconds, 1e-9))
+        history.epochs.append(epoch)
+        if progress:
+            progress("epoch", {"epoch": number, "of": n_epochs, "loss": loss, **metrics,
+                               "rows_per_second": epoch.rows_per_second})  # fmt: skip
+        if watch and watch.patience > 0:
+            value = metrics[watch.monitor]
+            if history.best_epoch == 0 or watch.improves(value, best):
+                best, history.best_epoch = value, number
+                kept = None  # frees the memory before as much is taken again
+                kept = trainer.models()
+            elif number - history.best_epoch >= watch.patience:
+                history.stopped = "early"
+                break
+        else:
+            history.best_epoch, kept = number, None
+            if seconds > PATIENT_SECONDS and number < n_epochs and not interrupted:
+                kept = trainer.models()
+        if interrupted:
+            history.stopped = "interrupted"
+            break
+    if kept is None:
+        return history, trainer.models()
+    trainer.restore(kept)
+    return history, kept
+
+
+class _AbandonedError(Exception):
+    """Ctrl-C in the middle of an epoch that would take too long to finish."""
+
+
+def _epoch(
+    trainer: FusedTrainer,
+    ready: Prepared,
+    rng: np.random.Generator,
+    number: int,
+    n_epochs: int,
+    may_abandon: bool,
+    progress: Progress | None,
+) -> tuple[float, bool]:
+    """One pass: the sum of losses, and whether Ctrl-C came meanwhile."""
+    n = len(ready)
+    order = rng.permutation(n) if trainer.options.shuffle else np.arange(n)
+    work_a_row = max(1, ready.rows.nnz // n) * trainer.padded * trainer.options.n_outputs
+    step = max(256, WORK_A_CALL // work_a_row // 256 * 256)
+    started, loss, interrupted = time.perf_counter(), 0.0, False
+    for low in range(0, n, step):
+        done = min(low + step, n)
+        try:
+            loss += trainer.train(ready, order[low:done])
+            if not math.isfinite(loss):
+                break
+            if progress:
+                seconds = time.perf_counter() - started
+                progress("rows", {"epoch": number, "of": n_epochs, "rows": done, "n_rows": n,
+                                  "rows_per_second": done / max(seconds, 1e-9)})  # fmt: skip
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted and may_abandon:
+            left = (time.perf_counter() - started) * (n - done) / done
+            if left > PATIENT_SECONDS:
+                raise _AbandonedError
+    return loss, interrupted
+
+
+def _diverged(trainer: FusedTrainer, number: int, loss: float, history: History) -> DivergedError:
+    before = f" (after {history.epochs[-1].loss:g} in the epoch before)" if history.epochs else ""
+    o = trainer.options
+    return DivergedError(
+        f"the fit diverged in epoch {number}: the training loss became {loss:g}{before}."
+        f" Take a smaller learning_rate (now {o.learning_rate:g}),"
+        + (" solver='adagrad' (now 'sgd')," if o.optimizer == "sgd" else "")
+        + " a larger l2_factors, or scale the numeric values (largest sizes are the usual cause)"
+    )
