@@ -1,0 +1,342 @@
+"""Fitted encodings: what a schema learns of each field, and a column's way to ids and values.
+
+An encoding numbers its features from 0 (local ids); the schema places them in the id space.
+Local id 0 of every field is "missing", and for categories "unknown" as well.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from crossfm.data.bags import pool, read_bags
+from crossfm.data.fields import Bag, Categorical, Field, Numeric
+from crossfm.data.hashing import bucket_of
+from crossfm.data.values import Values, canonical, numbers
+from crossfm.data.vocabulary import Vocabulary
+from crossfm.errors import DataError, SchemaError
+
+__all__ = ["Counts", "Encoded", "Encoding", "encoding_for"]
+
+
+class Counts(NamedTuple):
+    """Values of a field that got its unknown id in the last transform, and why."""
+
+    unknown: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One field's features: one a row, or `lengths` many (a bag)."""
+
+    ids: NDArray[Any]  # local, [n] or [nnz]
+    values: NDArray[np.float32] | None  # None: all ones
+    lengths: NDArray[np.int64] | None  # None: one a row
+    counts: Counts
+
+
+class Encoding(abc.ABC):
+    """What one field has learned of its column."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Number of local ids."""
+
+    @abc.abstractmethod
+    def read(self, table: pa.Table) -> Any:
+        """The field's column in the form that `learn` takes. Raises what is wrong with it."""
+
+    @abc.abstractmethod
+    def learn(self, column: Any) -> None:
+        """Learn from a column; after the first one, only by adding ids at the end."""
+
+    @abc.abstractmethod
+    def encode(self, table: pa.Table) -> Encoded:
+        """The rows' features."""
+
+    @abc.abstractmethod
+    def label(self, local: int) -> str:
+        """The name of one feature, such as ``user=42``."""
+
+    @abc.abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, of JSON's types."""
+
+    @abc.abstractmethod
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state. Raises SchemaError, KeyError or TypeError where it is broken."""
+
+    @abc.abstractmethod
+    def describe(self) -> tuple[str, int | None]:
+        """How the field is encoded, in words, and the number of distinct values (if it has)."""
+
+
+class Lookup:
+    """Values of one or many a row to local ids: a vocabulary, or hash buckets."""
+
+    def __init__(self, field: Categorical | Bag) -> None:
+        self.name = field.name
+        self.buckets = field.hash_buckets
+        self.vocabulary = Vocabulary(field.min_count)
+
+    @property
+    def size(self) -> int:
+        return 1 + (len(self.vocabulary) if self.buckets is None else self.buckets)
+
+    def check(self, column: Values) -> Values:
+        if self.buckets is None:
+            self.vocabulary.check(column, self.name)
+        return column
+
+    def learn(self, column: Values) -> None:
+        if self.buckets is None:
+            self.vocabulary.add(column)
+
+    def find(self, column: Values) -> tuple[NDArray[Any], Counts]:
+        """Local ids, 0 where missing or unknown."""
+        missing = column.array.null_count
+        if self.buckets is None:
+            ids: NDArray[Any] = self.vocabulary.find(column)
+        else:
+            ids = bucket_of(column, self.buckets)
+        ids += 1
+        return ids, Counts(int(np.count_nonzero(ids == 0)) - missing, missing)
+
+    def label(self, local: int) -> str:
+        if local == 0:
+            return f"{self.name}=<unknown>"
+        if self.buckets is not None:
+            return f"{self.name}=<bucket {local - 1}>"
+        return f"{self.name}={self.vocabulary.label(local - 1)}"
+
+    def state(self) -> dict[str, Any]:
+        return {} if self.buckets is not None else self.vocabulary.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if self.buckets is None:
+            self.vocabulary = Vocabulary.from_state(state, self.vocabulary.min_count)
+
+    def describe(self) -> tuple[str, int | None]:
+        if self.buckets is not None:
+            return f"{self.buckets:,} hash buckets", None
+        least = self.vocabulary.min_count
+        seen = f", seen {least} times or more" if least > 1 else ""
+        return f"vocabulary{seen}", len(self.vocabulary)
+
+
+class CategoricalEncoding(Encoding):
+    """Local ids: 0 unknown or missing, then the values."""
+
+    def __init__(self, field: Categorical) -> None:
+        self.field = field
+        self.lookup = Lookup(field)
+
+    @property
+    def size(self) -> int:
+        return self.lookup.size
+
+    def read(self, table: pa.Table) -> Values:
+        return self.lookup.check(canonical(table.column(self.field.name), self.field.name))
+
+    def learn(self, column: Values) -> None:
+        self.lookup.learn(column)
+
+    def encode(self, table: pa.Table) -> Encoded:
+        ids, counts = self.lookup.find(self.read(table))
+        return Encoded(ids, None, None, counts)
+
+    def label(self, local: int) -> str:
+        return self.lookup.label(local)
+
+    def state(self) -> dict[str, Any]:
+        return self.lookup.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.lookup.restore(state)
+
+    def describe(self) -> tuple[str, int | None]:
+        return self.lookup.describe()
+
+
+class BagEncoding(Encoding):
+    """Local ids as of a category; a null bag is id 0, an empty bag has no feature."""
+
+    def __init__(self, field: Bag) -> None:
+        self.field = field
+        self.lookup = Lookup(field)
+
+    @property
+    def size(self) -> int:
+        return self.lookup.size
+
+    def read(self, table: pa.Table) -> Values:
+        bags = read_bags(table.column(self.field.name), self.field.name, self.field.sep)
+        return self.lookup.check(canonical(bags.values, self.field.name))
+
+    def learn(self, column: Values) -> None:
+        self.lookup.learn(column)
+
+    def encode(self, table: pa.Table) -> Encoded:
+        field = self.field
+        bags = read_bags(table.column(field.name), field.name, field.sep)
+        ids, counts = self.lookup.find(self.lookup.check(canonical(bags.values, field.name)))
+        weights = None if field.weights is None else table.column(field.weights)
+        ids, values, lengths = pool(bags, ids, field, weights)
+        nulls = int(np.count_nonzero(bags.missing))
+        return Encoded(ids, values, lengths, Counts(counts.unknown, counts.missing + nulls))
+
+    def label(self, local: int) -> str:
+        return self.lookup.label(local)
+
+    def state(self) -> dict[str, Any]:
+        return self.lookup.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.lookup.restore(state)
+
+    def describe(self) -> tuple[str, int | None]:
+        words, distinct = self.lookup.describe()
+        field = self.field
+        split = f", split at {field.sep!r}" if field.sep else ""
+        weighted = f", weighted by {field.weights}" if field.weights else ""
+        return f"{field.pooling} of a {words}{split}{weighted}", distinct
+
+
+class NumericEncoding(Encoding):
+    """Local ids: 0 missing, then the value (1), or the buckets (1 to B)."""
+
+    def __init__(self, field: Numeric) -> None:
+        self.field = field
+        self.seen = 0  # numbers that the scale was learned from
+        self.mean, self.std = 0.0, 1.0
+        self.edges: NDArray[np.float64] = np.zeros(0)
+
+    @property
+    def size(self) -> int:
+        return 2 + (len(self.edges) if self.field.scale == "bucket" else 0)
+
+    def read(self, table: pa.Table) -> NDArray[np.float64]:
+        return numbers(table.column(self.field.name), self.field.name)
+
+    def learn(self, column: NDArray[np.float64]) -> None:
+        if self.seen:  # another scale would change what the fitted weights mean
+            return
+        x = column[~np.isnan(column)]
+        self.seen = len(x)
+        if not self.seen or self.field.scale == "raw":
+            return
+        if self.field.scale == "bucket":
+            self.edges = _edges(x, self.field.n_buckets)
+            return
+        if self.field.scale == "log":
+            x = _signed_log(x)
+        largest = float(np.abs(x).max()) or 1.0  # so that no square overflows
+        x = x / largest
+        mean, std = float(x.mean()), float(x.std())
+        self.mean = mean * largest
+        self.std = std * largest if std > 1e-12 else 1.0  # a constant, but for rounding
+
+    def encode(self, table: pa.Table) -> Encoded:
+        x = self.read(table)
+        missing = np.isnan(x)
+        n_missing = int(np.count_nonzero(missing))
+        counts = Counts(0, n_missing)
+        if self.field.scale == "bucket":
+            ids = np.searchsorted(self.edges, x, side="right") + 1
+            ids[missing] = 0
+            return Encoded(ids, None, None, counts)
+        if self.field.scale == "log":
+            x = _signed_log(x)
+        if self.field.scale != "raw":
+            x = (x - self.mean) / self.std
+        with np.errstate(over="ignore"):
+            values = x.astype(np.float32)
+        beyond = np.isinf(values)
+        if beyond.any():
+            row = int(np.argmax(beyond))
+            raise DataError(
+                f"column {self.field.name!r}, row {row}: the value is {self.read(table)[row]},"
+                f" {x[row]} when scaled, which float32 cannot hold; clip it, or make it missing"
+            )
+        if not n_missing:
+            return Encoded(np.ones(len(x), np.int32), values, None, counts)
+        values[missing] = 1.0
+        return Encoded((~missing).astype(np.int32), values, None, counts)
+
+    def label(self, local: int) -> str:
+        name = self.field.name
+        if local == 0:
+            return f"{name}=<missing>"
+        if self.field.scale != "bucket":
+            return name
+        edges = self.edges
+        if not len(edges):
+            return name
+        if local == 1:
+            return f"{name}<{edges[0]:g}"
+        if local == len(edges) + 1:
+            return f"{name}>={edges[-1]:g}"
+        return f"{edges[local - 2]:g}<={name}<{edges[local - 1]:g}"
+
+    def state(self) -> dict[str, Any]:
+        if self.field.scale == "bucket":
+            return {"seen": self.seen, "edges": self.edges.tolist()}
+        return {"seen": self.seen, "mean": self.mean, "std": self.std}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.seen = state["seen"]
+        if type(self.seen) is not int or self.seen < 0:
+            raise SchemaError(f"seen is {self.seen!r}, expected a count")
+        if self.field.scale == "bucket":
+            edges = np.array(state["edges"], dtype=np.float64).reshape(-1)
+            if not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+                raise SchemaError("bucket edges do not rise")
+            self.edges = edges
+            return
+        for name in ("mean", "std"):
+            number = state[name]
+            if type(number) not in (int, float) or not np.isfinite(number):
+                raise SchemaError(f"{name} is {number!r}, expected a finite number")
+        self.mean, self.std = float(state["mean"]), float(state["std"])
+        if self.std <= 0:
+            raise SchemaError(f"std is {self.std!r}, expected a number above 0")
+
+    def describe(self) -> tuple[str, int | None]:
+        scale = self.field.scale
+        if scale == "bucket":
+            return "one-hot buckets", len(self.edges) + 1
+        if scale == "raw":
+            return "as it is", None
+        shown = f" (mean {self.mean:.3g}, std {self.std:.3g})" if self.seen else ""
+        return ("log, " if scale == "log" else "") + f"standardised{shown}", None
+
+
+def encoding_for(field: Field) -> Encoding:
+    """An encoding that has learned nothing yet."""
+    if isinstance(field, Categorical):
+        return CategoricalEncoding(field)
+    if isinstance(field, Bag):
+        return BagEncoding(field)
+    return NumericEncoding(field)
+
+
+def _signed_log(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.copysign(np.log1p(np.abs(x)), x)
+
+
+def _edges(x: NDArray[np.float64], n_buckets: int) -> NDArray[np.float64]:
+    """Inner edges of the buckets: at quantiles, or between the values where they are few."""
+    x = np.sort(x)
+    distinct = x[np.flatnonzero(np.diff(x, prepend=np.nan) != 0)]  # sorted, so first of each
+    if len(distinct) <= n_buckets:
+        return distinct[:-1] + (distinct[1:] - distinct[:-1]) / 2
+    at = (np.arange(1, n_buckets) * len(x)) // n_buckets
+    edges = np.unique(x[at])
+    return edges[edges > x[0]]
