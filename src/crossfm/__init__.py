@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
     from crossfm import data, datasets, errors, losses, metrics, nn
+    from crossfm.data.fields import Bag, Categorical, Numeric
     from crossfm.data.rows import Rows
+    from crossfm.data.schema import Schema
 
 # Where each public name lives.
 _HOME = {
+    "Bag": "crossfm.data.fields",
+    "Categorical": "crossfm.data.fields",
+    "Numeric": "crossfm.data.fields",
     "Rows": "crossfm.data.rows",
+    "Schema": "crossfm.data.schema",
 }
 _MODULES = ("data", "datasets", "errors", "losses", "metrics", "nn")
 
 __all__ = [
+    "Bag",
+    "Categorical",
+    "Numeric",
     "Rows",
+    "Schema",
     "__version__",
     "data",
     "datasets",
