@@ -1,0 +1,21 @@
+"""Models on disk: crossfm's own file, and libFM's text.
+
+>>> import os, tempfile
+>>> from crossfm.model import FactorModel
+>>> path = os.path.join(tempfile.mkdtemp(), "model.crossfm")
+>>> save_model(FactorModel(0.5, [1.0, 2.0], [[0.1], [0.2]]), path)
+>>> load_model(path).model.weights
+array([1., 2.], dtype=float32)
+"""
+
+from crossfm.store.crossfm_file import StoredModel, load_model, read_header, save_model
+from crossfm.store.libfm import load_libfm, save_libfm
+
+__all__ = [
+    "StoredModel",
+    "load_libfm",
+    "load_model",
+    "read_header",
+    "save_libfm",
+    "save_model",
+]

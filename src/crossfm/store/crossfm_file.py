@@ -1,0 +1,360 @@
+"""The model file ``*.crossfm``: one file, checked before use, executing nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfm.errors import CrossfmError, DataError, ModelFileError
+from crossfm.model import FactorModel, empty_factors
+from crossfm.store.atomic import atomic_write
+from crossfm.store.layout import (
+    FORMAT_VERSION,
+    REMEDY,
+    Header,
+    TensorInfo,
+    parse_header,
+    render_header,
+)
+
+if TYPE_CHECKING:
+    from crossfm.data.schema import Schema
+
+__all__ = ["StoredModel", "load_model", "read_header", "save_model"]
+
+CHUNK = 1 << 22  # numbers converted or read at a time: 16 MB of float32
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I32": "<i4", "U8": "u1"}
+
+
+@dataclass(frozen=True, eq=False)
+class StoredModel:
+    """What a model file holds.
+
+    Attributes:
+        models: one `FactorModel`, or one a class under softmax.
+        metadata: what was saved beside them.
+        header: sizes, versions, checksums.
+    """
+
+    models: tuple[FactorModel, ...]
+    metadata: dict[str, Any]
+    header: Header
+
+    @property
+    def model(self) -> FactorModel:
+        """The only model.
+
+        Raises:
+            DataError: the file holds one model for each of several classes.
+        """
+        if len(self.models) != 1:
+            raise DataError(f"the file holds {len(self.models)} models; use .models")
+        return self.models[0]
+
+
+def save_model(
+    models: FactorModel | Sequence[FactorModel],
+    path: str | os.PathLike[str],
+    *,
+    precision: Literal["float32", "float16"] = "float32",
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model to a file, whole or not at all.
+
+    The bytes go to a temporary file in the same folder, to the disk, and then take the place
+    of the old file in one step. The same model gives the same bytes.
+
+    Args:
+        models: a model, or models of equal sizes, one a class; they share interactions, task,
+            fields and schema.
+        path: by custom ``name.crossfm``.
+        precision: how factors are stored. "float16" halves the file, at a relative error of up
+            to 0.0005 a number; weights and bias stay as they are.
+        metadata: anything JSON can hold, handed back by `load_model`.
+
+    Raises:
+        ModelFileError: the system refused to write, metadata that JSON cannot hold, or factors
+            beyond 65504 in "float16". The old file is unchanged then.
+        DataError: no model, or models that differ in more than their numbers.
+
+    Example:
+        >>> import tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "small.crossfm")
+        >>> save_model(FactorModel(0.5, [1.0], [[2.0, 3.0]]), path, metadata={"trained": "today"})
+        >>> stored = load_model(path)
+        >>> stored.model, stored.metadata
+        (FactorModel(n_features=1, n_factors=2, interactions='all', task='regression'), {'trained': 'today'})
+    """  # noqa: E501 - a doctest's output
+    parts = [models] if isinstance(models, FactorModel) else list(models)
+    if precision not in ("float32", "float16"):
+        raise DataError(f"precision is {precision!r}, expected 'float32' or 'float16'")
+    first = _checked_alike(parts)
+    if precision == "float16":
+        for part in parts:
+            largest = np.abs(part.factors).max(initial=0.0)
+            if largest > np.finfo(np.float16).max:
+                raise ModelFileError(
+                    f"a factor of size {largest:.6g} does not fit into float16, whose largest"
+                    " number is 65504; save with precision='float32'"
+                )
+    m, n, k = len(parts), first.n_features, first.n_factors
+    if first.schema is not None and first.schema.n_features_ != n:
+        raise DataError(
+            f"the schema makes {first.schema.n_features_} features, the model has {n}; save the"
+            " schema that the model was fitted with"
+        )
+    factor_type = "F16" if precision == "float16" else "F32"
+    bias = np.array([part.bias for part in parts], DTYPES["F64"])
+    # Widest numbers first: every tensor then starts on a multiple of its size.
+    tensors: dict[str, tuple[str, tuple[int, ...], list[NDArray[Any]]]] = {
+        "bias": ("F64", (m,), [bias]),
+        "weights": ("F32", (m, n), [part.weights for part in parts]),
+    }
+    if first.field_of is not None:
+        tensors["field_of"] = ("I32", (n,), [first.field_of])
+    tensors["factors"] = (factor_type, (m, n, k), [part.factors for part in parts])
+    if first.schema is not None:
+        text = np.frombuffer(first.schema.to_json().encode(), np.uint8)
+        tensors["schema"] = ("U8", (len(text),), [text])
+    infos = {}
+    for name, (dtype, shape, arrays) in tensors.items():
+        digest = hashlib.sha256()
+        for chunk in _chunks(arrays, dtype):
+            digest.update(chunk)
+        infos[name] = TensorInfo(dtype, shape, digest.hexdigest())
+    header = Header(
+        format_version=FORMAT_VERSION,
+        crossfm_version=_own_version(),
+        n_models=m,
+        n_features=n,
+        n_factors=k,
+        interactions=first.interactions,
+        task=first.task,
+        tensors=infos,
+        model_metadata=[dict(part.metadata) for part in parts],
+        metadata=dict(metadata or {}),
+    )
+    strings = render_header(header)
+    if json.loads(strings["crossfm"])["metadata"] != header.metadata:
+        raise ModelFileError(
+            "the metadata would not come back as it is: JSON has lists, not tuples, and keys are"
+            " strings"
+        )
+    with atomic_write(path) as file:
+        _write_container(file, strings, tensors)
+
+
+def _write_container(
+    file: BinaryIO,
+    strings: dict[str, str],
+    tensors: dict[str, tuple[str, tuple[int, ...], list[NDArray[Any]]]],
+) -> None:
+    entries: dict[str, Any] = {"__metadata__": strings}
+    at = 0
+    for name, (dtype, shape, _) in tensors.items():
+        size = int(np.prod(shape, dtype=object)) * np.dtype(DTYPES[dtype]).itemsize
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(struct.pack("<Q", len(text)))
+    file.write(text)
+    for dtype, _, arrays in tensors.values():
+        for chunk in _chunks(arrays, dtype):
+            file.write(chunk)
+
+
+def _chunks(arrays: list[NDArray[Any]], dtype: str) -> Iterator[memoryview]:
+    """The bytes of arrays one after the other, in the file's type, a few rows at a time."""
+    for array in arrays:
+        width = int(np.prod(array.shape[1:], dtype=np.int64))
+        step = max(1, CHUNK // max(1, width))
+        for start in range(0, len(array) if width else 0, step):
+            part = np.ascontiguousarray(array[start : start + step], dtype=DTYPES[dtype])
+            yield part.reshape(-1).view(np.uint8).data
+
+
+def _checked_alike(parts: list[FactorModel]) -> FactorModel:
+    if not parts or not all(isinstance(part, FactorModel) for part in parts):
+        raise DataError("save_model takes a FactorModel, or several of them in a list")
+    first = parts[0]
+
+    def traits(model: FactorModel) -> dict[str, object]:
+        return {
+            "n_features": model.n_features,
+            "n_factors": model.n_factors,
+            "interactions": model.interactions,
+            "task": model.task,
+            "field_of": None if model.field_of is None else model.field_of.tobytes(),
+            "schema": None if model.schema is None else model.schema.to_json(),
+        }
+
+    if len(parts) > 1:
+        wanted = traits(first)
+        for number, part in enumerate(parts[1:], 1):
+            found = traits(part)
+            for name, value in wanted.items():
+                if found[name] != value:
+                    raise DataError(
+                        f"model {number} differs from model 0 in {name}; the models of one file"
+                        " share all but their numbers"
+                    )
+    return first
+
+
+def _own_version() -> str:
+    try:
+        return version("crossfm")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Sizes, versions and metadata of a model file, without reading its tensors.
+
+    Raises:
+        ModelFileError: no such file, or its header is not that of a model.
+
+    Example:
+        >>> import tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "small.crossfm")
+        >>> save_model(FactorModel(0.5, [1.0], [[2.0, 3.0]]), path, precision="float16")
+        >>> header = read_header(path)
+        >>> header.n_features, header.n_factors, header.precision
+        (1, 2, 'float16')
+    """
+    with _opened(path) as file:
+        return _checked_container(os.fspath(path), file)
+
+
+def load_model(path: str | os.PathLike[str]) -> StoredModel:
+    """Read a model file. Sizes, types and checksums are checked before anything is used.
+
+    Raises:
+        ModelFileError: no such file; a truncated, altered or foreign one; one of a newer
+            format. The message says what was found, what was expected and what to do.
+
+    Example:
+        >>> import tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "small.crossfm")
+        >>> with open(path, "w") as file:
+        ...     _ = file.write("a letter")
+        >>> load_model(path)
+        Traceback (most recent call last):
+            ...
+        crossfm.errors.ModelFileError: ...small.crossfm is not a model file, or was cut short...
+    """
+    name = os.fspath(path)
+    with _opened(path) as file:
+        header = _checked_container(name, file)
+        m, n, k = header.n_models, header.n_features, header.n_factors
+        bias = np.empty(m, np.float64)
+        weights = [np.empty(n, np.float32) for _ in range(m)]
+        factors = [empty_factors(n, k) for _ in range(m)]
+        field_of = np.empty(n, np.int32) if "field_of" in header.tensors else None
+        _fill(name, file, header, "bias", [bias])
+        _fill(name, file, header, "weights", weights)
+        _fill(name, file, header, "factors", factors)
+        if field_of is not None:
+            _fill(name, file, header, "field_of", [field_of])
+        schema = None
+        if "schema" in header.tensors:
+            text = np.empty(header.tensors["schema"].shape, np.uint8)
+            _fill(name, file, header, "schema", [text])
+            schema = _schema(name, text.tobytes(), n)
+    try:
+        models = tuple(
+            FactorModel(
+                float(bias[c]),
+                weights[c],
+                factors[c],
+                header.interactions,  # type: ignore[arg-type] # one of the two, as checked
+                field_of,
+                schema,
+                header.task,  # type: ignore[arg-type]
+                header.model_metadata[c],
+            )
+            for c in range(m)
+        )
+    except DataError as error:
+        raise ModelFileError(f"{name} holds no usable model: {error}. {REMEDY}") from error
+    return StoredModel(models, header.metadata, header)
+
+
+def _opened(path: str | os.PathLike[str]) -> Any:
+    """The container, opened by safetensors, which checks its offsets against its size."""
+    from safetensors import SafetensorError, safe_open
+
+    name = os.fspath(path)
+    try:
+        with open(name, "rb"):  # a plain reason where the system refuses
+            pass
+        return safe_open(name, framework="np")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelFileError(f"cannot read {name}: {reason}. Check the path.") from error
+    except (SafetensorError, ValueError) as error:
+        raise ModelFileError(
+            f"{name} is not a model file, or was cut short: {error}. {REMEDY}"
+        ) from error
+
+
+def _checked_container(name: str, file: Any) -> Header:
+    """The header, and the container's own entries held against it."""
+    header = parse_header(name, file.metadata())
+    found, expected = set(file.keys()), set(header.tensors)
+    if found != expected:
+        raise ModelFileError(
+            f"{name} holds the tensors {sorted(found)}, expected {sorted(expected)}. {REMEDY}"
+        )
+    for tensor, info in header.tensors.items():
+        entry = file.get_slice(tensor)
+        if entry.get_dtype() != info.dtype or tuple(entry.get_shape()) != info.shape:
+            raise ModelFileError(
+                f"{name}: tensor {tensor} is {entry.get_dtype()} {entry.get_shape()}, expected"
+                f" {info.dtype} {list(info.shape)}. {REMEDY}"
+            )
+    return header
+
+
+def _fill(name: str, file: Any, header: Header, tensor: str, targets: list[NDArray[Any]]) -> None:
+    """Read a tensor into arrays of the model's layout, a few rows at a time, and check it."""
+    info = header.tensors[tensor]
+    entry = file.get_slice(tensor)
+    stacked = len(info.shape) > 1  # [m, n, ...]: one target a model
+    digest = hashlib.sha256()
+    for c, target in enumerate(targets):
+        width = int(np.prod(target.shape[1:], dtype=np.int64))
+        step = max(1, CHUNK // max(1, width))
+        for start in range(0, len(target) if width else 0, step):
+            stop = min(start + step, len(target))
+            part = entry[c, start:stop] if stacked else entry[start:stop]
+            part = np.ascontiguousarray(part).reshape(target[start:stop].shape)
+            digest.update(part.reshape(-1).view(np.uint8).data)
+            target[start:stop] = part
+    if digest.hexdigest() != info.sha256:
+        raise ModelFileError(f"{name} was altered: tensor {tensor} fails its checksum. {REMEDY}")
+
+
+def _schema(name: str, text: bytes, n_features: int) -> Schema:
+    from crossfm.data.schema import Schema
+
+    try:
+        schema = Schema.from_json(text.decode())
+        size = schema.n_features_
+    except (CrossfmError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{name}: its schema does not load: {error}. {REMEDY}") from error
+    if size != n_features:
+        raise ModelFileError(
+            f"{name}: the schema makes {size} features, the tensors hold {n_features}. {REMEDY}"
+        )
+    return schema
