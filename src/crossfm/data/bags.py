@@ -137,7 +137,7 @@ def _normalise(
         norm = norm if mean else np.sqrt(norm)
         return np.repeat(1.0 / np.maximum(norm, 1.0), lengths)
     bag = np.repeat(np.arange(len(lengths)), lengths)
-    sums = np.bincount(bag, w if mean else w * w, minlength=len(lengths))
+    sums: NDArray[np.float64] = np.bincount(bag, w if mean else w * w, minlength=len(lengths))
     norm = sums if mean else np.sqrt(sums)
     return w / np.where(norm > 0, norm, 1.0)[bag]
 
@@ -154,7 +154,7 @@ def _merge(
     if new.all():
         return ids, w, lengths
     group = np.cumsum(new) - 1
-    sums = np.bincount(group, np.ones(len(ids)) if w is None else w[order])
+    sums: NDArray[np.float64] = np.bincount(group, np.ones(len(ids)) if w is None else w[order])
     first = order[new]  # lexsort is stable, so the first of a group stood first
     place = np.argsort(first)
     kept = first[place]

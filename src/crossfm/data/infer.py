@@ -221,11 +221,11 @@ def _of_numbers(column: pa.ChunkedArray, name: str) -> tuple[Field, str]:
             raise _LeftOut(f"a number of the row: all different ({rows:,})")
     counts = counted.field(1)
     if CATEGORY_NAME.search(name):
-        return _category(name, counts, rows, "integers, and the name says category")
+        return _category(name, counts, rows, "integers, name says category")
     if _says(name, IDS) and not _says(name, QUANTITIES):
-        return _category(name, counts, rows, "integers, and the name says id")
+        return _category(name, counts, rows, "integers, name says id")
     if distinct > 2 and (_says(name, QUANTITIES) or NUMBER_NAME.search(name)):
-        return _numeric(name, x, "integers, and the name says quantity")
+        return _numeric(name, x, "integers, name says quantity")
     if distinct <= FEW:
         return _category(name, counts, rows, "integers of few values")
     if (
@@ -271,7 +271,7 @@ def _category(name: str, counts: pa.Array, rows: int, what: str) -> tuple[Field,
     once = int(pc.sum(pc.equal(counts, 1)).as_py() or 0)
     if rows >= ENOUGH and distinct > 0.95 * rows:
         return Categorical(name), f"{reason} of {rows:,}: nearly all different, of little use"
-    if distinct > MANY and once > 0.1 * distinct:
+    if distinct > MANY and once > 0.5 * distinct:
         share = f"{once:,} seen once share the unknown id"
         return Categorical(name, min_count=2), f"{reason}; {share}"
     return Categorical(name), reason

@@ -374,7 +374,7 @@ class Schema:
             return NotImplemented
         return self.fields == other.fields and self._state() == other._state()
 
-    __hash__ = None  # a fitted schema changes in partial_fit
+    __hash__ = None  # type: ignore[assignment]  # a fitted schema changes in partial_fit
 
     def _state(self) -> Any:
         return self._runs, [encoding.state() for encoding in self._encodings]
@@ -397,7 +397,7 @@ class Schema:
 
 def _checked(fields: Iterable[Field]) -> tuple[Field, ...]:
     if isinstance(fields, str | Categorical | Numeric | Bag):
-        fields = [fields]  # type: ignore[list-item]
+        fields = [fields]
     fields = tuple(fields)
     for field in fields:
         if not isinstance(field, Categorical | Numeric | Bag):
