@@ -74,6 +74,10 @@ format: $(STAMPS)/packages ## Format the Python sources and mend what ruff can m
 	@$(PY) -m ruff check --fix-only .
 	@$(PY) -m ruff format .
 
+.PHONY: docs
+docs: $(STAMPS)/native ## Write docs/api.md from the docstrings
+	@$(PY) tools/reference.py
+
 .PHONY: bench
 bench: $(STAMPS)/native ## Speed and quality beside the peers (builds .venv-peers; long)
 	@$(PY) -m benchmarks.speed fm --check

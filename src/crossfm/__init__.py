@@ -10,24 +10,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
-    from crossfm import data, datasets, errors, losses, metrics, nn
+    from crossfm import data, datasets, errors, losses, metrics, nn, solvers, store
     from crossfm.data.fields import Bag, Categorical, Numeric
     from crossfm.data.rows import Rows
     from crossfm.data.schema import Schema
+    from crossfm.model import FactorModel
 
 # Where each public name lives.
 _HOME = {
     "Bag": "crossfm.data.fields",
     "Categorical": "crossfm.data.fields",
+    "FactorModel": "crossfm.model",
     "Numeric": "crossfm.data.fields",
     "Rows": "crossfm.data.rows",
     "Schema": "crossfm.data.schema",
 }
-_MODULES = ("data", "datasets", "errors", "losses", "metrics", "nn")
+_MODULES = ("data", "datasets", "errors", "losses", "metrics", "nn", "solvers", "store")
 
 __all__ = [
     "Bag",
     "Categorical",
+    "FactorModel",
     "Numeric",
     "Rows",
     "Schema",
@@ -38,6 +41,8 @@ __all__ = [
     "losses",
     "metrics",
     "nn",
+    "solvers",
+    "store",
 ]
 
 
