@@ -78,6 +78,10 @@ format: $(STAMPS)/packages ## Format the Python sources and mend what ruff can m
 docs: $(STAMPS)/native ## Write docs/api.md from the docstrings
 	@$(PY) tools/reference.py
 
+.PHONY: stubs
+stubs: $(STAMPS)/native ## Write the core's type stub, src/crossfm/_native.pyi
+	@$(PY) tools/stubs.py
+
 .PHONY: bench
 bench: $(STAMPS)/native ## Speed and quality beside the peers (builds .venv-peers; long)
 	@$(PY) -m benchmarks.speed fm --check

@@ -86,3 +86,9 @@ def test_import_levels_hold():
         [program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_stub_of_the_core_is_what_the_core_is():
+    program = [sys.executable, ROOT / "tools/stubs.py", "--check"]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,182 @@
+"""The native core: validation, fused training, scoring, text parsing."""
+
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+def validate_rows(
+    ids: NDArray,
+    values: NDArray[numpy.float32] | None,
+    offsets: NDArray[numpy.int64] | None,
+    fields: NDArray[numpy.int32] | None,
+    n_rows: int,
+) -> Any:
+    """
+    Check ids, values, offsets and fields. Returns (max_id, longest_row, has_repeats, grouped,
+    max_field), or a message that says which row is wrong and how.
+    """
+
+def count_ids(ids: NDArray, counts: NDArray[numpy.uint32]) -> None:
+    """
+    Add to counts[id] (uint32, saturating) how often each id occurs. Ids must be in range.
+    """
+
+isa: str
+
+def levels() -> list[str]:
+    """
+    Instruction-set levels that are compiled in and that this chip runs, best first.
+    """
+
+class Batch:
+    """Validated rows, as the kernels read them."""
+
+    def __init__(
+        self,
+        *,
+        ids: NDArray,
+        values: NDArray[numpy.float32] | None,
+        offsets: NDArray[numpy.int64] | None,
+        fields: NDArray[numpy.int32] | None,
+        field_of: NDArray[numpy.int32] | None,
+        targets: NDArray[numpy.float32] | None,
+        weights: NDArray[numpy.float32] | None,
+        n_rows: int,
+        longest_row: int,
+        has_repeats: bool,
+    ) -> None: ...
+    @property
+    def n_rows(self) -> int: ...
+
+class Table:
+    """Parameters and optimizer state, feature-major."""
+
+    def __init__(
+        self,
+        *,
+        factors: NDArray[numpy.float32],
+        linear: NDArray[numpy.float32],
+        bias: NDArray[numpy.float32],
+        n_features: int,
+        padded: int,
+        outputs: int,
+        optimizer: int,
+    ) -> None: ...
+
+class Steps:
+    """What an update does: loss, interactions, step size, penalties."""
+
+    def __init__(
+        self,
+        *,
+        loss: int,
+        across_fields: bool,
+        learning_rate: float,
+        beta: float,
+        l1_linear: float,
+        l1_factors: float,
+        l2_linear: NDArray[numpy.float32],
+        l2_factors: NDArray[numpy.float32],
+    ) -> None: ...
+
+def train(
+    *,
+    batch: Batch,
+    order: NDArray[numpy.int64] | None,
+    table: Table,
+    steps: Steps,
+    slot_of: NDArray[numpy.int32] | None,
+    hot_ids: NDArray[numpy.int64] | None,
+    merge_every: int,
+    threads: int,
+    deterministic: bool,
+) -> float:
+    """
+    Train on the rows of `order` (None: all) in that order; returns the weighted sum of losses.
+    """
+
+def score(
+    *,
+    batch: Batch,
+    factors: NDArray[numpy.float32],
+    factors_at: int,
+    stride: int,
+    linear: NDArray[numpy.float32],
+    linear_at: int,
+    linear_stride: int,
+    bias: float,
+    k: int,
+    across_fields: bool,
+    n_features: int,
+    out: NDArray[numpy.float32],
+    threads: int,
+) -> None:
+    """Write the raw score of each row to `out`."""
+
+def allocate(count: int) -> Any:
+    """Zeroed, aligned float32 array; large ones on huge pages."""
+
+def start_features(
+    *,
+    table: Table,
+    ids: NDArray[numpy.int64],
+    n_factors: int,
+    scale: float,
+    seed: int,
+    accumulator: float,
+    steps: Steps,
+    field_of: NDArray[numpy.int32] | None,
+    threads: int,
+) -> None:
+    """
+    Give the listed features a fresh optimizer state, and random factors unless scale < 0.
+    """
+
+def parse_text(
+    text: NDArray[numpy.uint8],
+    with_fields: bool = False,
+    first_id: int = 0,
+    n_features: int = -1,
+    first_line: int = 1,
+) -> tuple:
+    """
+    Whole lines of libsvm or libffm text (uint8) as
+    (ids, values | None, offsets | None, fields | None, targets, qids | None, n_lines),
+    or, where a line is malformed, (line, column, found, expected).
+    """
+
+def hash_strings(
+    offsets: NDArray[numpy.int64], data: NDArray[numpy.uint8], n_buckets: int
+) -> NDArray[numpy.int64]:
+    """
+    The bucket of each string of an Arrow array (offsets int64 [n + 1], data uint8), [n]:
+    fmix64(FNV-1a 64(bytes)) mod n_buckets, the same on every machine.
+    """
+
+def hash_ints(values: NDArray[numpy.int64], n_buckets: int) -> NDArray[numpy.int64]:
+    """The bucket of each integer: that of its decimal text."""
+
+class StringIndex:
+    """Positions of distinct strings."""
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def insert(self, offsets: NDArray[numpy.int64], data: NDArray[numpy.uint8]) -> None:
+        """Append strings that are not in it yet."""
+
+    def find(
+        self, offsets: NDArray[numpy.int64], data: NDArray[numpy.uint8]
+    ) -> NDArray[numpy.int32]:
+        """The position of each string, -1 if absent."""
+
+class IntIndex:
+    """Positions of distinct integers."""
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def insert(self, values: NDArray[numpy.int64]) -> None:
+        """Append integers that are not in it yet."""
+
+    def find(self, values: NDArray[numpy.int64]) -> NDArray[numpy.int32]:
+        """The position of each integer, -1 if absent."""
