@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfm.data.rows import Rows
+from crossfm.data.text import read_libsvm
 from crossfm.datasets.fetch import Remote, locate
 from crossfm.errors import DatasetError
 
@@ -109,12 +110,10 @@ def load_frappe(*, download: bool = True) -> Frappe:
 
 def _read(path: Path) -> Rows:
     """One part; every value is 1, every row has one feature of each field, in their order."""
-    text = path.read_bytes().replace(b":1\n", b"\n").replace(b":1 ", b" ")
-    try:
-        table = np.array(text.split(), dtype=np.int32).reshape(-1, 11)
-    except ValueError as error:
-        raise DatasetError(f"{path} is not Frappe in its libFM form: {error}") from error
-    return _check(path, Rows(table[:, 1:], targets=(table[:, 0] > 0).astype(np.float32)))
+    rows = read_libsvm(path)
+    if rows.values is not None or rows.targets is None:
+        raise DatasetError(f"{path} is not Frappe in its libFM form: some values are not 1")
+    return _check(path, rows.replace(targets=(rows.targets > 0).astype(np.float32)))
 
 
 def _check(path: Path, rows: Rows) -> Rows:
