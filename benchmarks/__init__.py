@@ -1,0 +1,11 @@
+"""Benchmarks: crossfm and its peers on the same data, with bars that hold or do not.
+
+    python -m benchmarks.speed fm                    training rows per second, threads, memory
+    python -m benchmarks.quality movielens-100k      RMSE over the official folds
+    python -m benchmarks.quality frappe              AUC and log loss on the rebuilt train part
+    python -m benchmarks.footprint                   import time, wheel size
+    python -m benchmarks.peers install               the peers, in .venv-peers
+
+With ``--check`` the last line of standard output is one JSON object, and the exit status is 0
+only where every bar holds. Results are saved under ``benchmarks/results/``.
+"""

@@ -1,0 +1,251 @@
+"""``python -m benchmarks.speed fm``: training speed beside the peers, threads, memory.
+
+One synthetic click log (39 features a row, 1.56 million ids), 16 factors, logistic loss,
+AdaGrad. Every library trains the same number of epochs on the same rows, with the step size
+and the penalty that serve its own test log loss best (``--tune`` runs the grid that they come
+from). What counts as training:
+
+- crossfm: the whole call, from rows to finished model, validation included;
+- xLearn: the epoch times that it prints (no reading, no evaluation), normalisation off;
+- modern-fm: the call into its Rust core (no checks, no conversion);
+- the others: their fit on data already in their own form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import peers
+from benchmarks.figures import Figure, Report, Spread, show_table
+from benchmarks.harness import (
+    Disagreement,
+    Entry,
+    Runs,
+    Worker,
+    WorkerError,
+    base_log_loss,
+    check_agreement,
+    contest,
+    machine,
+    ratio,
+)
+from benchmarks.workers import Part
+
+N_FACTORS = 16
+N_ROWS, N_TEST = 1_000_000, 200_000
+N_EPOCHS = 2
+ROUNDS = 3
+AGREE_WITHIN = 0.02  # log loss; the libraries differ in order, start and rounding
+MEGABYTE = 1_000_000
+
+# The best of each library's grid (--tune) at 1,000,000 rows.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "crossfm": {"learning_rate": 0.03, "l2_factors": 0.01, "init_scale": 0.01},
+    "xlearn": {"learning_rate": 0.03, "l2": 0.0, "init": 0.1},
+    "modern-fm": {"learning_rate": 0.03, "l2": 0.0, "init": 0.01, "batch": 1},
+}
+GRIDS: dict[str, dict[str, Sequence[Any]]] = {
+    "crossfm": {
+        "learning_rate": (0.02, 0.03, 0.05),
+        "l2_factors": (0.0, 0.01, 0.02),
+        "init_scale": (0.01,),
+    },
+    "xlearn": {"learning_rate": (0.01, 0.02, 0.03, 0.05), "l2": (0.0, 1e-4, 1e-3), "init": (0.1,)},
+    "modern-fm": {
+        "learning_rate": (0.02, 0.03, 0.05),
+        "l2": (0.0,),
+        "init": (0.01,),
+        "batch": (1,),
+    },
+}
+# Libraries too slow for a million rows: speed on a few, loss not compared.
+SLOW = {
+    "torchfm": ({"learning_rate": 1e-3, "batch": 4096}, 100_000),
+    "river": ({"learning_rate": 0.05}, 1_000),
+}
+
+
+def click_log(n_rows: int, n_test: int) -> tuple[Part, Part, float]:
+    """Training and test part, and the log loss of the true probabilities on the test part."""
+    from crossfm.datasets.click_log import ClickLog
+
+    log = ClickLog()
+    # The test rows stand behind a million, whatever is trained on.
+    test_rows = log.rows(n_test, start=max(n_rows, N_ROWS))
+    parts = []
+    for rows in (log.rows(n_rows), test_rows):
+        offsets = np.arange(len(rows) + 1, dtype=np.int64) * (rows.nnz // len(rows))
+        assert rows.targets is not None
+        parts.append(Part(rows.ids, offsets, None, rows.targets, log.n_features))
+    return parts[0], parts[1], log.bayes_log_loss(test_rows)
+
+
+def entries_of(names: Sequence[str], n_epochs: int) -> list[Entry]:
+    """crossfm on one and on two threads, and the peers named."""
+    common = {"n_epochs": n_epochs, "n_factors": N_FACTORS}
+    ours = {**common, **SETTINGS["crossfm"]}
+    found = [
+        Entry("crossfm", "crossfm", {**ours, "n_jobs": 1}),
+        Entry("crossfm, 2 threads", "crossfm", {**ours, "n_jobs": 2}),
+    ]
+    for name in names:
+        if name in SLOW:
+            options, rows = SLOW[name]
+            found.append(Entry(name, name, {**common, **options, "n_epochs": 1}, max_rows=rows))
+        else:
+            found.append(Entry(name, name, {**common, **SETTINGS[name], "n_jobs": 1}))
+    return found
+
+
+def memory(train: Part, test: Part, options: dict[str, Any]) -> dict[str, float]:
+    """Peak memory of one fit in a process that does nothing else, and what it is made of."""
+    with tempfile.TemporaryDirectory(prefix="crossfm-bench-") as name:
+        folder = Path(name)
+        train.save(folder / "train")
+        test.head(1).save(folder / "test")
+        with Worker("crossfm") as worker:
+            places = {part: str(folder / part) for part in ("train", "test")}
+            worker.ask("load", **places, scratch=name)
+            worker.ask("train", options=options)
+            answer = worker.ask("memory")
+    parameters = (2 * N_FACTORS + 2) * 4 * train.n_features  # with AdaGrad's state
+    # Every row has as many features as the next, so that no offsets are kept.
+    data = train.ids.nbytes + train.targets.nbytes
+    return {
+        "peak": answer["peak"],
+        "interpreter": answer["baseline"],
+        "parameters": parameters,
+        "data": data,
+        "above": answer["peak"] - parameters - data,
+    }
+
+
+def fm(arguments: argparse.Namespace) -> int:
+    """The contest, the bars, the report."""
+    names = [name for name in arguments.peers.split(",") if name]
+    peers.ensure(*names)
+    say = _say if arguments.verbose or sys.stderr.isatty() else (lambda text: None)
+    say(f"make {arguments.rows:,} + {arguments.test_rows:,} rows")
+    train, test, bayes = click_log(arguments.rows, arguments.test_rows)
+    if arguments.tune:
+        return tune(names, train, test, arguments.epochs, say)
+    entries = entries_of(names, arguments.epochs)
+    runs = contest(entries, train, test, rounds=arguments.rounds, say=say)
+    check_agreement(runs, test.targets, within=AGREE_WITHIN)
+    used = memory(train, test, dict(entries[0].options))
+    report = Report("speed fm")
+    report.add(*figures(runs, used))
+    report.details = {
+        "machine": machine(),
+        "rows": len(train),
+        "test_rows": len(test),
+        "epochs": arguments.epochs,
+        "log_loss_of_the_truth": bayes,
+        "log_loss_of_the_base_rate": base_log_loss(test.targets),
+        "memory": used,
+        "runs": {label: r.summary() for label, r in runs.items()},
+    }
+    show(runs, bayes, used, arguments)
+    return report.finish(check=arguments.check)
+
+
+def figures(runs: dict[str, Runs], used: dict[str, float]) -> list[Figure]:
+    """What is promised of the contest."""
+    one, two = runs["crossfm"], runs["crossfm, 2 threads"]
+    found = []
+    for name, bar in (("xlearn", 3.0), ("modern-fm", 15.0)):
+        if name in runs:
+            key = name.replace("-", "_")
+            times = ratio(one, runs[name]).median
+            behind = one.loss - runs[name].loss
+            found.append(Figure(f"speed_over_{key}", times, bar, ">=", "times"))
+            found.append(Figure(f"log_loss_behind_{key}", behind, 0.0, "<="))
+    found += [
+        Figure("two_threads_over_one", ratio(two, one).median, 1.4, ">=", "times"),
+        Figure("two_threads_log_loss_behind_one", two.loss - one.loss, 0.001, "<="),
+        Figure("memory_above_parameters_and_data", used["above"] / MEGABYTE, 200.0, "<=", "MB"),
+    ]
+    return found
+
+
+def show(
+    runs: dict[str, Runs], bayes: float, used: dict[str, float], arguments: argparse.Namespace
+) -> None:
+    """Print the tables."""
+    one = runs["crossfm"]
+    lines = []
+    for label, r in runs.items():
+        rate, times = Spread.of(r.rates), ratio(one, r)
+        loss = f"{r.loss:.4f}" if r.comparable else "not compared"
+        lines.append(
+            (label, r.version, f"{r.n_rows:,}", f"{rate.median:,.0f}",
+             f"{rate.least:,.0f} to {rate.greatest:,.0f}", f"{times.median:.2f}", loss)
+        )  # fmt: skip
+    show_table(
+        f"FM, {N_FACTORS} factors, logistic, AdaGrad, {arguments.epochs} epochs,"
+        f" median of {arguments.rounds} rounds, turn about; truth's log loss {bayes:.4f}",
+        ("library", "version", "rows", "rows/s", "spread", "crossfm is x times", "test log loss"),
+        lines,
+    )
+    parts = ", ".join(f"{name} {size / MEGABYTE:,.0f} MB" for name, size in used.items())
+    print(f"memory of one fit: {parts}")
+
+
+def tune(names: Sequence[str], train: Part, test: Part, n_epochs: int, say: Any) -> int:
+    """Run each library's grid once and print test log loss, best first."""
+    for name in ("crossfm", *names):
+        if name not in GRIDS:
+            continue
+        grid = GRIDS[name]
+        entries = []
+        for choice in itertools.product(*grid.values()):
+            options = dict(zip(grid, choice, strict=True))
+            label = f"{name} " + " ".join(f"{key}={value:g}" for key, value in options.items())
+            full = {"n_epochs": n_epochs, "n_factors": N_FACTORS, "n_jobs": 1, **options}
+            entries.append(Entry(label, name, full))
+        runs = contest(entries, train, test, rounds=1, say=say)
+        ranked = sorted(runs.values(), key=lambda r: r.loss)
+        lines = [(r.entry.label, f"{r.loss:.5f}", f"{r.rates[0]:,.0f}") for r in ranked]
+        show_table(f"grid of {name}, {n_epochs} epochs", ("setting", "log loss", "rows/s"), lines)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="what", required=True)
+    one = commands.add_parser("fm", help="training speed, threads and memory")
+    one.add_argument("--check", action="store_true", help="end with JSON; exit 1 on a missed bar")
+    one.add_argument("--rows", type=int, default=N_ROWS)
+    one.add_argument("--test-rows", type=int, default=N_TEST)
+    one.add_argument("--epochs", type=int, default=N_EPOCHS)
+    one.add_argument("--rounds", type=int, default=ROUNDS)
+    one.add_argument("--peers", default="xlearn,modern-fm",
+                     help="also: torchfm, river (slow, on a few rows)")  # fmt: skip
+    one.add_argument("--tune", action="store_true", help="run the grids instead of the contest")
+    one.add_argument("-v", "--verbose", action="store_true", help="a line about each run")
+    arguments = parser.parse_args(argv)
+    try:
+        return fm(arguments)
+    except (peers.PeerError, WorkerError, Disagreement) as error:
+        print(f"no figures: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

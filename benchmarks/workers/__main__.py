@@ -1,0 +1,22 @@
+"""``python -m benchmarks.workers NAME``: answer requests for one entrant on standard input."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from benchmarks.workers import Entrant, serve
+
+MODULES = {
+    "crossfm": "ours",
+    "xlearn": "xlearn_fm",
+    "modern-fm": "modern",
+    "myfm": "myfm_fm",
+    "torchfm": "torchfm_fm",
+    "river": "river_fm",
+}
+
+if __name__ == "__main__":
+    found = importlib.import_module(f"benchmarks.workers.{MODULES[sys.argv[1]]}")
+    entrant: Entrant = found.entrant()
+    serve(entrant)
