@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import crossfm.store.atomic as atomic
@@ -487,7 +487,6 @@ def mutate(raw: bytes, mutations) -> bytes:
 
 
 @pytest.mark.fuzz
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(MUTATIONS)
 def test_mutated_files_load_equal_or_are_refused(tmp_path_factory, mutations):
     folder = tmp_path_factory.getbasetemp()
@@ -508,7 +507,6 @@ JSON_VALUES = st.recursive(
 
 
 @pytest.mark.fuzz
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), value=JSON_VALUES)
 def test_signed_headers_of_any_content_load_equal_or_are_refused(tmp_path_factory, data, value):
     """The checksum is no defence against someone who can compute it: the checks behind it are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfm.data.rows import Rows
@@ -139,7 +139,6 @@ def test_parts_in_another_order(tmp_path):
 
 
 @pytest.mark.fuzz
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.integers(0, len(TEXT)), st.integers(0, 5), st.binary(max_size=6)), max_size=5
