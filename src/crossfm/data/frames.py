@@ -137,7 +137,7 @@ def _column(series: nw.Series[Any], name: str) -> pa.Array | pa.ChunkedArray:
     kind = array.type
     if isinstance(kind, pa.DictionaryType) and isinstance(kind.value_type, pa.BaseExtensionType):
         # pandas.cut: a category is an interval
-        categories = [str(value) for value in series.cat.get_categories().to_list()]
+        categories = [str(value) for value in series.to_native().cat.categories]
         chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
         return pa.chunked_array(
             [pa.DictionaryArray.from_arrays(chunk.indices, pa.array(categories, pa.string()))

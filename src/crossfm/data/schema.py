@@ -107,10 +107,9 @@ class Schema:
         encodings = [encoding_for(field) for field in self.fields]
         for encoding in encodings:
             encoding.learn(encoding.read(table))
-        self._encodings = encodings
-        self._runs = [(f, encoding.size) for f, encoding in enumerate(encodings)]
-        self._cache = {}
-        _check_size(self.n_features_)
+        runs = [(f, encoding.size) for f, encoding in enumerate(encodings)]
+        _check_size(runs)
+        self._encodings, self._runs, self._cache = encodings, runs, {}
         return self
 
     def partial_fit(self, frame: Any) -> Schema:
@@ -414,7 +413,8 @@ def _checked(fields: Iterable[Field]) -> tuple[Field, ...]:
     return fields
 
 
-def _check_size(n_features: int) -> None:
+def _check_size(runs: list[tuple[int, int]]) -> None:
+    n_features = sum(count for _, count in runs)
     if n_features >= 2**62:
         raise SchemaError(f"{n_features} features are more than ids can number; use fewer buckets")
 
@@ -471,5 +471,5 @@ def _from_document(document: dict[str, Any]) -> Schema:
             raise SchemaError(f"field {field.name!r} has {encoding.size} features but {size} ids")
     if [f for f, _ in schema._runs[: len(fields)]] != list(range(len(fields))):
         raise SchemaError("the first blocks of ids are not those of the fields in order")
-    _check_size(schema.n_features_)
+    _check_size(schema._runs)
     return schema
