@@ -107,6 +107,7 @@ double train_rows(const Pass& pass, int64_t begin, int64_t end, const Places& at
     resolve<GENERAL>(pass.batch, at, pass.row(i), pool_fields, s.ring[i]);
   }
   for (int64_t i = begin; i < end; ++i) {
+    if (pass.order && i + 4 * kAhead < end) prefetch_row(pass.batch, pass.row(i + 4 * kAhead));
     if (i + kAhead < end) {
       resolve<GENERAL>(pass.batch, at, pass.row(i + kAhead), pool_fields, s.ring[i + kAhead]);
     }

@@ -47,11 +47,13 @@ struct Places {
 };
 
 // Which of `owners` threads updates a feature: a fixed hash of its id.
-inline uint32_t owner_of(uint64_t id, uint32_t owners) {
+CROSSFM_INLINE uint32_t owner_of(uint64_t id, uint32_t owners) {
   return static_cast<uint32_t>(((id * 0x9E3779B97F4A7C15ull) >> 32) * owners >> 32);
 }
 
-template <bool GENERAL, bool PREFETCH, class Id>
+enum class Sharing { none, hot, owned };
+
+template <bool GENERAL, Sharing SHARING, class Id>
 inline void resolve_ids(const Batch& batch, const Places& at, int64_t r, bool pool_fields, Row& row) {
   const Id* ids = static_cast<const Id*>(batch.ids);
   const int64_t begin = batch.begin(r), end = batch.end(r);
@@ -69,25 +71,47 @@ inline void resolve_ids(const Batch& batch, const Places& at, int64_t r, bool po
       row.field[m] = field;
       row.x[m] = batch.values ? batch.values[j] : 1.0f;
     }
-    if (at.owners > 1 && owner_of(id, at.owners) != at.owner) continue;
-    const int32_t slot = at.slot_of ? at.slot_of[id] : -1;
-    float* p = slot >= 0 ? at.hot_factors + slot * at.stride : at.factors + id * at.stride;
-    float* w = slot >= 0 ? at.hot_linear + slot * at.linear_stride : at.linear + id * at.linear_stride;
-    row.p[m] = p;
-    row.w[m] = w;
-    ++m;
-    if (PREFETCH && slot < 0) {
-      for (int64_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<char*>(p) + b);
-      prefetch(w);
+    if constexpr (SHARING == Sharing::owned) {
+      if (owner_of(id, at.owners) != at.owner) continue;
     }
+    if constexpr (SHARING == Sharing::hot) {
+      if (const int32_t slot = at.slot_of[id]; slot >= 0) {  // small and busy: in the cache already
+        row.p[m] = at.hot_factors + slot * at.stride;
+        row.w[m++] = at.hot_linear + slot * at.linear_stride;
+        continue;
+      }
+    }
+    float* p = at.factors + id * at.stride;
+    float* w = at.linear + id * at.linear_stride;
+    row.p[m] = p;
+    row.w[m++] = w;
+    for (int64_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<char*>(p) + b);
+    prefetch(w);
   }
   row.m = m;
 }
 
-template <bool GENERAL, bool PREFETCH = true>
-inline void resolve(const Batch& batch, const Places& at, int64_t r, bool pool_fields, Row& row) {
-  if (batch.wide) resolve_ids<GENERAL, PREFETCH, int64_t>(batch, at, r, pool_fields, row);
-  else resolve_ids<GENERAL, PREFETCH, int32_t>(batch, at, r, pool_fields, row);
+template <bool GENERAL>
+CROSSFM_INLINE void resolve(const Batch& batch, const Places& at, int64_t r, bool pool_fields, Row& row) {
+  const auto with = [&]<Sharing SHARING>() {
+    if (batch.wide) resolve_ids<GENERAL, SHARING, int64_t>(batch, at, r, pool_fields, row);
+    else resolve_ids<GENERAL, SHARING, int32_t>(batch, at, r, pool_fields, row);
+  };
+  if (at.slot_of) with.template operator()<Sharing::hot>();
+  else if (at.owners > 1) with.template operator()<Sharing::owned>();
+  else with.template operator()<Sharing::none>();
+}
+
+// Asks for what resolve will read of a row: in shuffled order no hardware guesses it.
+CROSSFM_INLINE void prefetch_row(const Batch& batch, int64_t r) {
+  const int64_t begin = batch.begin(r), end = batch.end(r), size = batch.wide ? 8 : 4;
+  const char* ids = static_cast<const char*>(batch.ids);
+  for (int64_t b = begin * size; b < end * size + 63 && b < begin * size + 512; b += 64) prefetch(ids + b);
+  if (batch.values) {
+    const char* values = reinterpret_cast<const char*>(batch.values);
+    for (int64_t b = begin * 4; b < end * 4 + 63 && b < begin * 4 + 512; b += 64) prefetch(values + b);
+  }
+  if (batch.targets) prefetch(batch.targets + r);
 }
 
 // The memory of kAhead + 1 resolved rows.

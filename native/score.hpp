@@ -9,7 +9,7 @@ namespace crossfm::CROSSFM_LEVEL {
 //   GENERAL: values and pooling; else every x is 1 and every feature its own field.
 //   S [k] and pooled [runs][k] are kept for the update; both may be null when only scoring.
 template <int B, bool GENERAL>
-inline float crossed(const Row& row, int64_t shift, int k, float* S, float* pooled) {
+CROSSFM_INLINE float crossed(const Row& row, int64_t shift, int k, float* S, float* pooled) {
   using V = Vec<B>;
   float total = 0;
   for (int b = 0; b < k; b += B) {
@@ -37,7 +37,7 @@ inline float crossed(const Row& row, int64_t shift, int k, float* S, float* pool
 }
 
 template <bool GENERAL>
-inline float linear(const Row& row, int64_t shift, float* w) {
+CROSSFM_INLINE float linear(const Row& row, int64_t shift, float* w) {
   for (int64_t t = 0; t < row.m; ++t) w[t] = row.w[t][shift];
   float total = 0;
   if constexpr (GENERAL) {
@@ -65,7 +65,7 @@ void score_rows(const Batch& batch, int64_t begin, int64_t end, const Scores& mo
 
 // Calls run.operator()<B>() with the widest block B that divides k.
 template <class Run>
-inline void with_block(int k, Run run) {
+CROSSFM_INLINE void with_block(int k, Run run) {
   if (k % 64 == 0) run.template operator()<64>();
   else if (k % 32 == 0) run.template operator()<32>();
   else if (k % 16 == 0) run.template operator()<16>();

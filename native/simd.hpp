@@ -11,6 +11,13 @@
 #include <arm_neon.h>
 #endif
 
+// Vectors must not pass through memory at a call.
+#if defined(__GNUC__) || defined(__clang__)
+#define CROSSFM_INLINE inline __attribute__((always_inline))
+#else
+#define CROSSFM_INLINE __forceinline
+#endif
+
 namespace crossfm::CROSSFM_LEVEL {
 
 #if defined(__AVX512F__)
@@ -41,6 +48,18 @@ struct Chunk {
 };
 #endif
 
+// x in every lane.
+template <class T>
+CROSSFM_INLINE T fill(float x) {
+#if defined(__GNUC__) || defined(__clang__)
+  return x - T{};
+#else
+  T r;
+  for (float& lane : r.a) lane = x;
+  return r;
+#endif
+}
+
 template <int B>
 struct Vec {
   static constexpr int L = B < kWidth ? B : kWidth;
@@ -48,26 +67,25 @@ struct Vec {
   using T = typename Chunk<L>::type;
   T c[C];
 
-  static Vec load(const float* p) {
+  static CROSSFM_INLINE Vec load(const float* p) {
     Vec r;
     for (int i = 0; i < C; ++i) std::memcpy(&r.c[i], p + i * L, sizeof(T));
     return r;
   }
-  void store(float* p) const {
+  CROSSFM_INLINE void store(float* p) const {
     for (int i = 0; i < C; ++i) std::memcpy(p + i * L, &c[i], sizeof(T));
   }
-  static Vec all(float x) {
+  static CROSSFM_INLINE Vec all(float x) {
     Vec r;
-    for (int i = 0; i < C; ++i)
-      for (int l = 0; l < L; ++l) r.c[i][l] = x;
+    for (int i = 0; i < C; ++i) r.c[i] = fill<T>(x);
     return r;
   }
-  friend Vec operator+(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] + b.c[i]; return a; }
-  friend Vec operator-(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] - b.c[i]; return a; }
-  friend Vec operator*(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] * b.c[i]; return a; }
-  friend Vec operator/(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] / b.c[i]; return a; }
+  friend CROSSFM_INLINE Vec operator+(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] + b.c[i]; return a; }
+  friend CROSSFM_INLINE Vec operator-(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] - b.c[i]; return a; }
+  friend CROSSFM_INLINE Vec operator*(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] * b.c[i]; return a; }
+  friend CROSSFM_INLINE Vec operator/(Vec a, const Vec& b) { for (int i = 0; i < C; ++i) a.c[i] = a.c[i] / b.c[i]; return a; }
 
-  float sum() const {
+  CROSSFM_INLINE float sum() const {
     T t = c[0];
     for (int i = 1; i < C; ++i) t = t + c[i];
     float s = 0;
@@ -79,14 +97,12 @@ struct Vec {
 // 1 / sqrt(a) for a > 0: the chip's estimate, refined once by Newton's step (twice on NEON,
 // whose estimate has 8 bits): relative error below 3e-7.
 template <class T>
-inline T newton(T a, T r) {
-  T half, three_halves;
-  for (int l = 0; l < int(sizeof(T) / sizeof(float)); ++l) half[l] = 0.5f, three_halves[l] = 1.5f;
-  return r * (three_halves - half * a * r * r);
+CROSSFM_INLINE T newton(T a, T r) {
+  return r * (fill<T>(1.5f) - fill<T>(0.5f) * a * r * r);
 }
 
 template <int B>
-inline Vec<B> rsqrt(const Vec<B>& a) {
+CROSSFM_INLINE Vec<B> rsqrt(const Vec<B>& a) {
   using T = typename Vec<B>::T;
   constexpr int L = Vec<B>::L;
   Vec<B> r;
@@ -118,18 +134,22 @@ inline Vec<B> rsqrt(const Vec<B>& a) {
   return r;
 }
 
-// The sign and threshold of FTRL's closed form, lane by lane: 0 where |z| <= l1.
+// Lane by lane: z moved towards 0 by l1, and 0 where |z| <= l1.
 template <int B>
-inline Vec<B> shrink(Vec<B> z, float l1) {
-  for (int i = 0; i < Vec<B>::C; ++i)
-    for (int l = 0; l < Vec<B>::L; ++l) {
-      const float x = z.c[i][l];
-      z.c[i][l] = x > l1 ? x - l1 : (x < -l1 ? x + l1 : 0.0f);
-    }
+CROSSFM_INLINE Vec<B> shrink(Vec<B> z, float l1) {
+  for (int i = 0; i < Vec<B>::C; ++i) {
+    typename Vec<B>::T& x = z.c[i];
+#if defined(__GNUC__) || defined(__clang__)
+    const typename Vec<B>::T low = x + l1, high = x - l1, zero = {};
+    x = (high > zero ? high : zero) + (low < zero ? low : zero);
+#else
+    for (int l = 0; l < Vec<B>::L; ++l) x[l] = x[l] > l1 ? x[l] - l1 : x[l] < -l1 ? x[l] + l1 : 0.0f;
+#endif
+  }
   return z;
 }
 
-inline void prefetch(const void* p) {
+CROSSFM_INLINE void prefetch(const void* p) {
 #if defined(__GNUC__) || defined(__clang__)
   __builtin_prefetch(p, 1, 3);
 #elif defined(_M_X64)

@@ -18,7 +18,7 @@ template <>
 struct Policy<Optimizer::sgd> {
   static constexpr int kStates = 0;
   template <int B>
-  static void step(Vec<B>& v, Vec<B>*, Vec<B> g, const Rates& r) {
+  static CROSSFM_INLINE void step(Vec<B>& v, Vec<B>*, Vec<B> g, const Rates& r) {
     v = v - Vec<B>::all(r.learning_rate) * (g + Vec<B>::all(r.l2) * v);
   }
 };
@@ -28,7 +28,7 @@ template <>
 struct Policy<Optimizer::adagrad> {
   static constexpr int kStates = 1;
   template <int B>
-  static void step(Vec<B>& v, Vec<B>* s, Vec<B> g, const Rates& r) {
+  static CROSSFM_INLINE void step(Vec<B>& v, Vec<B>* s, Vec<B> g, const Rates& r) {
     g = g + Vec<B>::all(r.l2) * v;
     s[0] = s[0] + g * g;
     v = v - Vec<B>::all(r.learning_rate) * g * rsqrt(s[0]);
@@ -41,17 +41,17 @@ template <>
 struct Policy<Optimizer::ftrl> {
   static constexpr int kStates = 2;
   template <int B>
-  static Vec<B> root(const Vec<B>& n) {
+  static CROSSFM_INLINE Vec<B> root(const Vec<B>& n) {
     return n * rsqrt(n + Vec<B>::all(1e-30f));
   }
   template <int B>
-  static Vec<B> solve(const Vec<B>& z, const Vec<B>& root_n, const Rates& r) {
+  static CROSSFM_INLINE Vec<B> solve(const Vec<B>& z, const Vec<B>& root_n, const Rates& r) {
     const float inverse = 1.0f / r.learning_rate;
     const auto denominator = Vec<B>::all(inverse) * (Vec<B>::all(r.beta) + root_n) + Vec<B>::all(r.l2);
     return Vec<B>::all(0) - shrink(z, r.l1) / denominator;
   }
   template <int B>
-  static void step(Vec<B>& v, Vec<B>* s, Vec<B> g, const Rates& r) {
+  static CROSSFM_INLINE void step(Vec<B>& v, Vec<B>* s, Vec<B> g, const Rates& r) {
     const Vec<B> before = root(s[1]);
     s[1] = s[1] + g * g;
     const Vec<B> after = root(s[1]);
@@ -60,7 +60,7 @@ struct Policy<Optimizer::ftrl> {
   }
 };
 
-inline Rates rates_of(const Steps& s, bool factors, int32_t field) {
+CROSSFM_INLINE Rates rates_of(const Steps& s, bool factors, int32_t field) {
   const float* l2 = factors ? s.l2_factors : s.l2_linear;
   return {s.learning_rate, s.beta, factors ? s.l1_factors : s.l1_linear, l2[s.per_field ? field : 0]};
 }
@@ -68,7 +68,7 @@ inline Rates rates_of(const Steps& s, bool factors, int32_t field) {
 // d score / d v_i = x_i (S - p), p the pooled vector of the feature's field (x_i v_i where the
 // field is the feature alone).
 template <int B, bool GENERAL, Optimizer O>
-inline void update_factors(const Row& row, int64_t shift, int k, const float* S, const float* pooled,
+CROSSFM_INLINE void update_factors(const Row& row, int64_t shift, int k, const float* S, const float* pooled,
                            float g, const Steps& steps) {
   using V = Vec<B>;
   constexpr int N = Policy<O>::kStates;
@@ -95,7 +95,7 @@ inline void update_factors(const Row& row, int64_t shift, int k, const float* S,
 // The linear weights of a row, gathered in w [m] by the score, updated as one vector, scattered.
 // buffer: 3 x width floats.
 template <bool GENERAL, Optimizer O>
-inline void update_linear(const Row& row, int64_t shift, int64_t width, float* w, float* buffer,
+CROSSFM_INLINE void update_linear(const Row& row, int64_t shift, int64_t width, float* w, float* buffer,
                           float g, const Steps& steps, bool repeats) {
   constexpr int N = Policy<O>::kStates;
   if (repeats || (GENERAL && steps.per_field)) {  // one by one: a later one sees the earlier
@@ -131,7 +131,7 @@ inline void update_linear(const Row& row, int64_t shift, int64_t width, float* w
 }
 
 template <Optimizer O>
-inline void update_bias(float* bias, float g, const Steps& steps) {
+CROSSFM_INLINE void update_bias(float* bias, float g, const Steps& steps) {
   constexpr int N = Policy<O>::kStates;
   Vec<4> v = Vec<4>::all(bias[0]), state[N + 1];
   for (int i = 0; i < N; ++i) state[i] = Vec<4>::all(bias[i + 1]);
