@@ -285,6 +285,19 @@ def test_compiles_whole(mode):
         torch.testing.assert_close(compiled(ids), fm(ids), rtol=RTOL, atol=1e-10)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_autocast_costs_no_digits(mode):
+    fm, x = make(16, mode).float(), torch.randn(5, N)
+    ids = torch.randint(0, N, (5, 4))
+    compiled = torch.compile(fm, backend="aot_eager", fullgraph=True)
+    for given in (x, ids, x.bfloat16()):
+        want = fm(given.float()) if given.is_floating_point() else fm(given)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(fm(given), want, rtol=0, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(compiled(x), fm(x), **SINGLE)
+
+
 def test_it_learns_a_planted_interaction():
     torch.manual_seed(0)
     x = torch.randint(0, 2, (512, 4)).float()

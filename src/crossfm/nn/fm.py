@@ -53,7 +53,8 @@ class FactorizationMachine(nn.Module):
         - output: ``[batch]``, or ``(linear [batch], crossed [batch, n_factors])`` with
           ``reduce_sum=False``; linear includes the bias.
 
-    An id that occurs twice in a row of ids counts as two features.
+    An id that occurs twice in a row of ids counts as two features. Under autocast the module
+    computes in its parameters' type all the same: a difference of squares has no digits to spare.
 
     Raises:
         DataError: sizes below 1, or fields that do not fit.
@@ -133,6 +134,15 @@ class FactorizationMachine(nn.Module):
         Raises:
             DataError: another shape or type, ids out of range, broken rows.
         """
+        kind = self.factors.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            if isinstance(x, Tensor) and x.is_floating_point():
+                x = x.to(self.factors.dtype)
+            with torch.autocast(kind, enabled=False):
+                return self._output(x)
+        return self._output(x)
+
+    def _output(self, x: Tensor | Rows) -> Tensor | tuple[Tensor, Tensor]:
         if isinstance(x, Rows):
             linear, crossed = self._of_rows(x)
         elif not isinstance(x, Tensor):

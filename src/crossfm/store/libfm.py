@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from itertools import pairwise
-from typing import Literal
+from typing import BinaryIO, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +64,8 @@ def save_libfm(model: FactorModel, path: str | os.PathLike[str]) -> None:
         0.1
         0.2
         #pairwise interactions Vj,f
-        1.0 2.0
-        3.0 4.0
+        1 2
+        3 4
     """
     if model.interactions != "all":
         raise DataError(
@@ -74,13 +74,23 @@ def save_libfm(model: FactorModel, path: str | os.PathLike[str]) -> None:
     with atomic_write(path) as file:
         file.write(BIAS + b"\n" + repr(float(model.bias)).encode() + b"\n")
         file.write(LINEAR + b"\n")
-        for start in range(0, model.n_features, LINES):
-            words = model.weights[start : start + LINES].astype("U").tolist()
-            file.write(("\n".join(words) + "\n").encode())
+        _write(file, model.weights[:, None])
         file.write(PAIRS + b"\n")
-        for start in range(0, model.n_features, LINES):
-            table = model.factors[start : start + LINES].astype("U").tolist()
-            file.write(("\n".join(map(" ".join, table)) + "\n").encode())
+        _write(file, model.factors)
+
+
+def _write(file: BinaryIO, table: NDArray[np.float32]) -> None:
+    """One line a row, each number by the fewest digits that read back to it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    k = table.shape[1]
+    for start in range(0, len(table), LINES):
+        block = np.ascontiguousarray(table[start : start + LINES])  # [lines, k]
+        words = pa.array(block.reshape(-1)).cast(pa.string())
+        ends = pa.array(np.arange(len(block) + 1, dtype=np.int32) * k)
+        lines = pc.binary_join(pa.ListArray.from_arrays(ends, words), " ")
+        file.write("\n".join(lines.to_pylist()).encode() + b"\n")
 
 
 def load_libfm(
@@ -176,27 +186,30 @@ def _read(name: str, lines: list[bytes], start: int, stop: int, out: NDArray[np.
     k = out.shape[1]
     for low in range(start, stop, LINES):
         high = min(low + LINES, stop)
-        block = [line.split() for line in lines[low:high]]
         try:
-            if any(len(words) != k for words in block):
+            table = [list(map(float, line.split())) for line in lines[low:high]]
+            whole = all(len(numbers) == k for numbers in table)
+            # Python reads 1_000 as a number; libFM does not.
+            if not whole or any(b"_" in line for line in lines[low:high]):
                 raise ValueError
             with np.errstate(over="ignore"):  # becomes infinite, refused below
-                numbers = np.array(block, dtype="S").astype(np.float64).astype(out.dtype)
-            if k and not np.isfinite(numbers).all():
+                block = np.array(table).astype(out.dtype)
+            if not np.isfinite(block).all():
                 raise ValueError
         except ValueError:
             _blame(name, lines, low, high, k)
-            raise
-        out[low - start : high - start] = numbers.reshape(high - low, k)
+        out[low - start : high - start] = block.reshape(high - low, k)
 
 
-def _blame(name: str, lines: list[bytes], low: int, high: int, k: int) -> None:
+def _blame(name: str, lines: list[bytes], low: int, high: int, k: int) -> NoReturn:
     """Raise for the first line that is not k finite numbers."""
     largest = float(np.finfo(np.float32).max)
     for i in range(low, high):
         words = lines[i].split()
         try:
-            good = len(words) == k and all(abs(float(word)) <= largest for word in words)
+            good = len(words) == k and all(
+                b"_" not in word and abs(float(word)) <= largest for word in words
+            )
         except ValueError:
             good = False
         if not good:
