@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from crossfm.data.fields import Bag
-from crossfm.data.values import first_value, numbers, one, plain
+from crossfm.data.values import canonical, first_value, is_list, numbers, one, plain, strings
 from crossfm.errors import DataError, SchemaError
 
 __all__ = ["Bags", "pool", "read_bags"]
@@ -42,14 +42,16 @@ def read_bags(column: pa.Array | pa.ChunkedArray, name: str, sep: str | None) ->
                 f" lists; give the separator, as in Bag({name!r}, sep='|')"
             )
         return _split(one(column), sep)
-    if not hasattr(kind, "value_type"):
+    if not is_list(kind):
+        if sep is not None and pa.types.is_primitive(kind):  # "1|2" beside a bare 3
+            return _split(strings(canonical(column, name)), sep)
         raise SchemaError(
             f"column {name!r} holds {kind}, expected lists or separated strings;"
             f" one value a row is Categorical({name!r})"
         )
     chunks = [column] if isinstance(column, pa.Array) else column.chunks
     flat = pa.chunked_array([chunk.flatten() for chunk in chunks], kind.value_type)
-    if hasattr(flat.type, "value_type") and not isinstance(flat.type, pa.DictionaryType):
+    if is_list(flat.type):
         raise SchemaError(f"column {name!r} holds lists of lists, expected lists of values")
     return Bags(flat, *_lengths(column))
 
@@ -137,7 +139,7 @@ def _normalise(
         norm = norm if mean else np.sqrt(norm)
         return np.repeat(1.0 / np.maximum(norm, 1.0), lengths)
     bag = np.repeat(np.arange(len(lengths)), lengths)
-    sums: NDArray[np.float64] = np.bincount(bag, w if mean else w * w, minlength=len(lengths))
+    sums: NDArray[Any] = np.bincount(bag, w if mean else w * w, minlength=len(lengths))
     norm = sums if mean else np.sqrt(sums)
     return w / np.where(norm > 0, norm, 1.0)[bag]
 
@@ -154,7 +156,7 @@ def _merge(
     if new.all():
         return ids, w, lengths
     group = np.cumsum(new) - 1
-    sums: NDArray[np.float64] = np.bincount(group, np.ones(len(ids)) if w is None else w[order])
+    sums: NDArray[Any] = np.bincount(group, np.ones(len(ids)) if w is None else w[order])
     first = order[new]  # lexsort is stable, so the first of a group stood first
     place = np.argsort(first)
     kept = first[place]

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from crossfm.data.bags import pool, read_bags
+from crossfm.data.bags import Bags, pool, read_bags
 from crossfm.data.fields import Bag, Categorical, Field, Numeric
 from crossfm.data.hashing import bucket_of
 from crossfm.data.values import Values, canonical, numbers
@@ -65,6 +65,11 @@ class Encoding(abc.ABC):
     def label(self, local: int) -> str:
         """The name of one feature, such as ``user=42``."""
 
+    @property
+    @abc.abstractmethod
+    def column_types(self) -> dict[str, pa.DataType]:
+        """Types that a reader of text must not guess otherwise, by column."""
+
     @abc.abstractmethod
     def state(self) -> dict[str, Any]:
         """What `restore` needs, of JSON's types."""
@@ -78,36 +83,21 @@ class Encoding(abc.ABC):
         """How the field is encoded, in words, and the number of distinct values (if it has)."""
 
 
-class Lookup:
-    """Values of one or many a row to local ids: a vocabulary, or hash buckets."""
+class LookupEncoding(Encoding):
+    """What categories and bags share: 0 unknown or missing, then values or buckets."""
 
-    def __init__(self, field: Categorical | Bag) -> None:
-        self.name = field.name
-        self.buckets = field.hash_buckets
-        self.vocabulary = Vocabulary(field.min_count)
+    def __init__(self, name: str, min_count: int, hash_buckets: int | None) -> None:
+        self.name = name
+        self.buckets = hash_buckets
+        self.vocabulary = Vocabulary(min_count)
 
     @property
     def size(self) -> int:
         return 1 + (len(self.vocabulary) if self.buckets is None else self.buckets)
 
-    def check(self, column: Values) -> Values:
-        if self.buckets is None:
-            self.vocabulary.check(column, self.name)
-        return column
-
     def learn(self, column: Values) -> None:
         if self.buckets is None:
             self.vocabulary.add(column)
-
-    def find(self, column: Values) -> tuple[NDArray[Any], Counts]:
-        """Local ids, 0 where missing or unknown."""
-        missing = column.array.null_count
-        if self.buckets is None:
-            ids: NDArray[Any] = self.vocabulary.find(column)
-        else:
-            ids = bucket_of(column, self.buckets)
-        ids += 1
-        return ids, Counts(int(np.count_nonzero(ids == 0)) - missing, missing)
 
     def label(self, local: int) -> str:
         if local == 0:
@@ -115,6 +105,10 @@ class Lookup:
         if self.buckets is not None:
             return f"{self.name}=<bucket {local - 1}>"
         return f"{self.name}={self.vocabulary.label(local - 1)}"
+
+    @property
+    def column_types(self) -> dict[str, pa.DataType]:
+        return {self.name: pa.string()} if self.vocabulary.kind == "string" else {}
 
     def state(self) -> dict[str, Any]:
         return {} if self.buckets is not None else self.vocabulary.state()
@@ -130,79 +124,67 @@ class Lookup:
         seen = f", seen {least} times or more" if least > 1 else ""
         return f"vocabulary{seen}", len(self.vocabulary)
 
+    def _checked(self, column: Any) -> Values:
+        """The values of a column, of a kind that goes with those known."""
+        values = canonical(column, self.name)
+        if self.buckets is None:
+            self.vocabulary.check(values, self.name)
+        return values
 
-class CategoricalEncoding(Encoding):
-    """Local ids: 0 unknown or missing, then the values."""
+    def _find(self, column: Values) -> tuple[NDArray[Any], Counts]:
+        """Local ids, 0 where missing or unknown."""
+        missing = column.array.null_count
+        if self.buckets is None:
+            ids: NDArray[Any] = self.vocabulary.find(column)
+        else:
+            ids = bucket_of(column, self.buckets)
+        ids += 1
+        return ids, Counts(int(np.count_nonzero(ids == 0)) - missing, missing)
+
+
+class CategoricalEncoding(LookupEncoding):
+    """One value a row."""
 
     def __init__(self, field: Categorical) -> None:
-        self.field = field
-        self.lookup = Lookup(field)
-
-    @property
-    def size(self) -> int:
-        return self.lookup.size
+        super().__init__(field.name, field.min_count, field.hash_buckets)
 
     def read(self, table: pa.Table) -> Values:
-        return self.lookup.check(canonical(table.column(self.field.name), self.field.name))
-
-    def learn(self, column: Values) -> None:
-        self.lookup.learn(column)
+        return self._checked(table.column(self.name))
 
     def encode(self, table: pa.Table) -> Encoded:
-        ids, counts = self.lookup.find(self.read(table))
+        ids, counts = self._find(self.read(table))
         return Encoded(ids, None, None, counts)
 
-    def label(self, local: int) -> str:
-        return self.lookup.label(local)
 
-    def state(self) -> dict[str, Any]:
-        return self.lookup.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.lookup.restore(state)
-
-    def describe(self) -> tuple[str, int | None]:
-        return self.lookup.describe()
-
-
-class BagEncoding(Encoding):
-    """Local ids as of a category; a null bag is id 0, an empty bag has no feature."""
+class BagEncoding(LookupEncoding):
+    """Any number of values a row; a null bag is id 0, an empty bag has no feature."""
 
     def __init__(self, field: Bag) -> None:
+        super().__init__(field.name, field.min_count, field.hash_buckets)
         self.field = field
-        self.lookup = Lookup(field)
-
-    @property
-    def size(self) -> int:
-        return self.lookup.size
 
     def read(self, table: pa.Table) -> Values:
-        bags = read_bags(table.column(self.field.name), self.field.name, self.field.sep)
-        return self.lookup.check(canonical(bags.values, self.field.name))
+        return self._checked(self._bags(table).values)
 
-    def learn(self, column: Values) -> None:
-        self.lookup.learn(column)
+    def _bags(self, table: pa.Table) -> Bags:
+        return read_bags(table.column(self.name), self.name, self.field.sep)
 
     def encode(self, table: pa.Table) -> Encoded:
-        field = self.field
-        bags = read_bags(table.column(field.name), field.name, field.sep)
-        ids, counts = self.lookup.find(self.lookup.check(canonical(bags.values, field.name)))
-        weights = None if field.weights is None else table.column(field.weights)
-        ids, values, lengths = pool(bags, ids, field, weights)
+        bags = self._bags(table)
+        ids, counts = self._find(self._checked(bags.values))
+        weights = None if self.field.weights is None else table.column(self.field.weights)
+        ids, values, lengths = pool(bags, ids, self.field, weights)
         nulls = int(np.count_nonzero(bags.missing))
         return Encoded(ids, values, lengths, Counts(counts.unknown, counts.missing + nulls))
 
-    def label(self, local: int) -> str:
-        return self.lookup.label(local)
-
-    def state(self) -> dict[str, Any]:
-        return self.lookup.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.lookup.restore(state)
+    @property
+    def column_types(self) -> dict[str, pa.DataType]:
+        if self.field.sep is None:
+            return {}
+        return {name: pa.string() for name in (self.name, self.field.weights) if name}
 
     def describe(self) -> tuple[str, int | None]:
-        words, distinct = self.lookup.describe()
+        words, distinct = super().describe()
         field = self.field
         split = f", split at {field.sep!r}" if field.sep else ""
         weighted = f", weighted by {field.weights}" if field.weights else ""
@@ -284,6 +266,10 @@ class NumericEncoding(Encoding):
         if local == len(edges) + 1:
             return f"{name}>={edges[-1]:g}"
         return f"{edges[local - 2]:g}<={name}<{edges[local - 1]:g}"
+
+    @property
+    def column_types(self) -> dict[str, pa.DataType]:
+        return {}
 
     def state(self) -> dict[str, Any]:
         if self.field.scale == "bucket":

@@ -148,9 +148,11 @@ def _of_lists(column: pa.ChunkedArray, name: str) -> tuple[Field, str]:
 
 
 def _of_strings(array: pa.Array, name: str) -> tuple[Field, str]:
-    array = canonical(array, name).array.drop_null()
-    if not len(array):
+    kind, array = canonical(array, name)
+    if kind is None:
         raise _LeftOut("all values are missing")
+    _distinct(array)
+    array = array.drop_null()
     rows = len(array)
     counted = pc.value_counts(array)
     unique, counts = counted.field(0), counted.field(1)
@@ -158,8 +160,6 @@ def _of_strings(array: pa.Array, name: str) -> tuple[Field, str]:
     if separated is not None:
         return separated
     distinct = len(unique)
-    if distinct == 1 and rows == len(array):
-        _distinct(array)
     parsed = convert(canonical(unique, name), "float")
     if parsed.null_count == 0 and convert(canonical(unique, name), "int").null_count:
         return Numeric(name, _scale(parsed.to_numpy())), "strings of numbers with fractions"

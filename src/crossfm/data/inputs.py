@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from crossfm.data.files import existing_file, open_bytes
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, SchemaError
 
@@ -27,6 +28,7 @@ Format: TypeAlias = Literal["parquet", "csv", "libsvm", "libffm"]
 FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".parq": "parquet",
     ".csv": "csv",
     ".tsv": "csv",
     ".tab": "csv",
@@ -37,7 +39,6 @@ FORMATS: dict[str, Format] = {
     ".libffm": "libffm",
     ".ffm": "libffm",
 }
-PACKED = {".gz", ".bz2", ".zst", ".xz", ".lz4"}
 
 
 def kind_of(X: Any) -> Kind:
@@ -115,7 +116,8 @@ def as_rows(
         paths = _paths(X)
         if _is_table(paths):
             schema = _need(schema, paths[0])
-            table = as_table(X, _columns(schema, targets, weights))
+            columns = _columns(schema, targets, weights)
+            table = as_table(X, columns, schema.column_types)
             return schema.transform(table, targets, weights)
         rows = _stack(_read_text(path) for path in paths)
         return _with(rows, paths[0], schema, targets, weights)
@@ -159,7 +161,8 @@ def iter_rows(
 
         schema = _need(schema, paths[0])
         for path in paths:
-            for table in tables.iter_tables(path, batch_rows):
+            columns = _columns(schema, targets, weights)
+            for table in tables.iter_tables(path, batch_rows, columns, types=schema.column_types):
                 yield schema.transform(table, targets, weights)
         return
     from crossfm.data import text
@@ -170,12 +173,15 @@ def iter_rows(
             yield _with(rows, path, schema, targets, weights)
 
 
-def as_table(X: Any, columns: Sequence[str] | None = None) -> pa.Table:
+def as_table(
+    X: Any, columns: Sequence[str] | None = None, types: Mapping[str, Any] | None = None
+) -> pa.Table:
     """A frame, or the Parquet or CSV files of a path or paths, as one Arrow table.
 
     Args:
         X: of kind frame or path.
         columns: those to take, None: all.
+        types: Arrow types of columns of CSV files, where they are known.
 
     Raises:
         SchemaError: `X` has no named columns; files whose columns do not agree.
@@ -190,7 +196,7 @@ def as_table(X: Any, columns: Sequence[str] | None = None) -> pa.Table:
         raise SchemaError(f"columns with names are needed, {_words(X)} has none")
     from crossfm.data import tables
 
-    parts = [to_arrow(tables.read_table(path, columns), columns) for path in paths]
+    parts = [to_arrow(tables.read_table(path, columns, types=types), columns) for path in paths]
     if len(parts) == 1:
         return parts[0]
     import pyarrow as pa
@@ -224,15 +230,12 @@ def file_format(path: str | os.PathLike[str]) -> Format:
         ('csv', 'libsvm')
     """
     suffixes = [s.lower() for s in Path(path).suffixes]
-    if suffixes and suffixes[-1] in PACKED:
+    if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     if suffixes and suffixes[-1] in FORMATS:
         return FORMATS[suffixes[-1]]
-    try:
-        with open(path, "rb") as file:
-            start = file.read(65_536)
-    except OSError as error:
-        raise DataError(f"cannot read {os.fspath(path)!r}: {error.strerror}") from error
+    with open_bytes(path) as file:
+        start = file.read(65_536)
     if start.startswith(b"PAR1"):
         return "parquet"
     lines = [line for line in start.splitlines() if line.strip() and not line.startswith(b"#")]
@@ -333,15 +336,8 @@ def _paths(X: Any) -> list[Path]:
             if not inside:
                 raise DataError(f"the folder {str(path)!r} holds no files")
             paths += inside
-        elif not path.exists():
-            near = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-            from crossfm.errors import did_you_mean
-
-            raise DataError(
-                f"no file {str(path)!r}.{did_you_mean(path.name, (p.name for p in near))}"
-            )
         else:
-            paths.append(path)
+            paths.append(existing_file(path))
     return paths
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from crossfm.data.encoding import Counts, Encoded, Encoding, encoding_for
@@ -227,6 +228,17 @@ class Schema:
         """The columns that the fields read, bags' weights included."""
         names = [[f.name, f.weights] if isinstance(f, Bag) else [f.name] for f in self.fields]
         return list(dict.fromkeys(name for pair in names for name in pair if name))
+
+    @property
+    def column_types(self) -> dict[str, pa.DataType]:
+        """Arrow types to read text files with: strings where the values known are strings.
+
+        So a zip code such as 01234 does not come back from a CSV file as 1234.
+        """
+        types: dict[str, pa.DataType] = {}
+        for encoding in self._encodings or map(encoding_for, self.fields):
+            types.update(encoding.column_types)
+        return types
 
     @property
     def field_names(self) -> list[str]:

@@ -100,7 +100,11 @@ def canonical(column: pa.Array | pa.ChunkedArray, name: str) -> Values:
         SchemaError: lists, structs, durations: nothing that could be one category.
         DataError: infinity.
     """
-    column = plain(column, name)
+    values = _canonical(plain(column, name), name)
+    return values if values.array.null_count < len(values.array) else Values(None, values.array)
+
+
+def _canonical(column: pa.Array | pa.ChunkedArray, name: str) -> Values:
     kind = column.type
     types = pa.types
     if types.is_null(kind):
@@ -116,7 +120,7 @@ def canonical(column: pa.Array | pa.ChunkedArray, name: str) -> Values:
         empty = pc.equal(pc.binary_length(array), 0)
         if pc.any(empty).as_py():
             array = pc.if_else(empty, pa.scalar(None, array.type), array)
-        return Values("string" if array.null_count < len(array) else None, array)
+        return Values("string", array)
     if types.is_date(kind):
         return Values("datetime", one(column.cast(ARROW["datetime"])))
     if types.is_timestamp(kind):
@@ -153,8 +157,6 @@ def _floats(array: pa.Array, name: str) -> Values:
     infinite = np.isinf(x)
     if infinite.any():
         raise _infinity(name, int(np.argmax(infinite)), x)
-    if missing.all():
-        return Values(None, pa.nulls(len(x)))
     with np.errstate(invalid="ignore"):
         whole = (np.floor(x) == x) & (np.abs(x) < 2.0**63)
     if (whole | missing).all():
