@@ -19,8 +19,8 @@ from crossfm.errors import CrossfmError, DataError, SchemaError
 
 def batched(path, **options):
     pieces = list(iter_tables(path, 2, **options))
-    assert [piece.num_rows for piece in pieces[:-1]] == [2] * (len(pieces) - 1)
-    return pa.concat_tables(pieces)
+    assert [piece.num_rows for piece in pieces[:-1]] == [2] * max(len(pieces) - 1, 0)
+    return pa.concat_tables(pieces) if pieces else pa.table({})
 
 
 @pytest.fixture(params=[read_table, batched], ids=["whole", "batches"])
@@ -154,7 +154,7 @@ def test_absent_columns_are_named(read, tmp_path, write, name):
         write(name, CSV)
     else:
         pa.parquet.write_table(TABLE, tmp_path / name)
-    with pytest.raises(SchemaError, match="no column 'usr'. Did you mean 'user'?"):
+    with pytest.raises(SchemaError, match=r"no column 'usr'\. Did you mean 'user'\?"):
         read(tmp_path / name, columns=["rating", "usr"])
 
 
@@ -211,8 +211,5 @@ def test_damaged_bytes_end_in_a_typed_error_or_a_table(tmp_path_factory, seeds, 
         try:
             table = read(path)
         except (CrossfmError, MemoryError):
-            continue
-        except pa.ArrowInvalid as error:  # of `batched` here, where there is no piece at all
-            assert "at least one" in str(error)
             continue
         assert isinstance(table, pa.Table)
