@@ -433,7 +433,14 @@ def test_criteo_csv_variant(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a,b\n1,2\n", KAGGLE + "1\t2\n", KAGGLE.replace("-2", "x"), KAGGLE.replace("-2", "0.5")],
+    [
+        "",
+        "a,b\n1,2\n",
+        "\t".join(criteo.COLUMNS) + "\n",
+        KAGGLE + "1\t2\n",
+        KAGGLE.replace("-2", "x"),
+        KAGGLE.replace("-2", "0.5"),
+    ],
 )
 def test_criteo_refuses_other_files(tmp_path, text):
     path = tmp_path / "other.txt"

@@ -81,8 +81,12 @@ def iter_criteo(path: str | Path | None = None) -> Iterator[pa.Table]:
                     quoted_strings_can_be_null=True,
                 ),
             )
+            empty = True
             for batch in reader:
+                empty = False
                 yield _typed(pa.Table.from_batches([batch]))
+            if empty:
+                raise DatasetError("it has no rows")
     except FileNotFoundError as error:
         raise DatasetError(f"no file {found}; Criteo's logs are at {HOME}") from error
     except (pa.ArrowInvalid, OSError) as error:
