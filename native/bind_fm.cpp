@@ -170,8 +170,8 @@ struct StepsView : Steps {
 };
 
 double train(const BatchView& batch, std::optional<Array<int64_t>> order, const TableView& table, StepsView steps,
-             std::optional<Array<int32_t>> slot_of, std::optional<Array<int64_t>> hot_ids, int64_t merge_every,
-             int threads, bool deterministic) {
+             std::optional<Array<int32_t>> slot_of, std::optional<Array<int64_t>> hot_ids, int64_t rows_before,
+             int64_t least_block, int64_t most_block, int64_t growth, int threads, bool deterministic) {
   expect(batch.targets, "training needs targets");
   const int64_t count = order ? static_cast<int64_t>(order->shape(0)) : batch.n_rows;
   if (!count) return 0;
@@ -179,9 +179,15 @@ double train(const BatchView& batch, std::optional<Array<int64_t>> order, const 
   Hot hot;
   if (slot_of && hot_ids && hot_ids->shape(0)) {
     expect(static_cast<int64_t>(slot_of->shape(0)) >= table.n_features, "slot_of is too short");
-    hot = {slot_of->data(), hot_ids->data(), static_cast<int64_t>(hot_ids->shape(0)), merge_every};
+    hot.slot_of = slot_of->data();
+    hot.ids = hot_ids->data();
+    hot.count = static_cast<int64_t>(hot_ids->shape(0));
   }
-  hot.merge_every = merge_every > 0 ? merge_every : 2000;
+  hot.rows_before = rows_before;
+  expect(least_block > 0 && most_block >= least_block && growth > 0, "blocks must be positive and may only grow");
+  hot.least_block = least_block;
+  hot.most_block = most_block;
+  hot.growth = growth;
   threads = threads < 1 ? 1 : threads > 512 ? 512 : threads;
   nb::gil_scoped_release release;
   if (deterministic) {
@@ -344,7 +350,8 @@ void bind_fm(nb::module_& m) {
            nb::arg("l1_linear"), nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"));
 
   m.def("train", &train, nb::kw_only(), nb::arg("batch"), nb::arg("order").none(), nb::arg("table"),
-        nb::arg("steps"), nb::arg("slot_of").none(), nb::arg("hot_ids").none(), nb::arg("merge_every"),
+        nb::arg("steps"), nb::arg("slot_of").none(), nb::arg("hot_ids").none(), nb::arg("rows_before"),
+        nb::arg("least_block"), nb::arg("most_block"), nb::arg("growth"),
         nb::arg("threads"), nb::arg("deterministic"),
         "Train on the rows of `order` (None: all) in that order; returns the weighted sum of losses.");
   m.def("score", &score, nb::kw_only(), nb::arg("batch"), nb::arg("factors"), nb::arg("factors_at"),

@@ -13,6 +13,8 @@
 namespace crossfm::CROSSFM_LEVEL {
 namespace {
 
+int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 // Everything a training pass shares between its threads.
 struct Pass {
   const Batch& batch;
@@ -126,8 +128,8 @@ double train_rows(const Pass& pass, int64_t begin, int64_t end, const Places& at
 template <Optimizer O>
 class Private {
  public:
-  Private(const Pass& pass, int threads)
-      : pass_(pass), share_(1.0f / threads),
+  explicit Private(const Pass& pass)
+      : pass_(pass),
         factors_(pass.hot.count * pass.stride), factors_base_(pass.hot.count * pass.stride),
         linear_(pass.hot.count * pass.linear_stride), linear_base_(pass.hot.count * pass.linear_stride),
         bias_(pass.linear_stride), bias_base_(pass.linear_stride) {
@@ -160,12 +162,22 @@ class Private {
   }
 
  private:
-  // Parameter changes are averaged over the threads; optimizer states are sums, and add up.
+  // Optimizer states are sums and add up. So do parameter changes, but for AdaGrad: a change made
+  // while the sum of squares went from base to mine would have been smaller, had it come after
+  // the other threads' shared - base; steps lr g / sqrt(a) over a rising a add up to 2 lr sqrt(a).
   void merge_one(float* shared, float* mine, float* base, int k, const Rates& rates) {
     constexpr int N = Policy<O>::kStates;
     for (int c = 0; c < pass_.table.outputs; ++c) {
-      for (int f = 0; f < k; ++f) shared[f] = shared[f] + share_ * (mine[f] - base[f]);
-      for (int f = k; f < (1 + N) * k; ++f) shared[f] = shared[f] + (mine[f] - base[f]);
+      if constexpr (O == Optimizer::adagrad) {
+        for (int f = 0; f < k; ++f) {
+          const float from = base[k + f], to = mine[k + f], now = shared[k + f];
+          const float scale = (std::sqrt(from) + std::sqrt(to)) / (std::sqrt(now) + std::sqrt(now + (to - from)) + 1e-30f);
+          shared[f] += scale * (mine[f] - base[f]);
+        }
+      } else {
+        for (int f = 0; f < k; ++f) shared[f] += mine[f] - base[f];
+      }
+      for (int f = k; f < (1 + N) * k; ++f) shared[f] += mine[f] - base[f];
       if constexpr (O == Optimizer::ftrl) {
         for (int f = 0; f < k; ++f) {  // v follows from z and n
           const float z = shared[k + f], root = std::sqrt(shared[2 * k + f]);
@@ -179,7 +191,6 @@ class Private {
   }
 
   const Pass& pass_;
-  float share_;
   Buffer<float> factors_, factors_base_, linear_, linear_base_, bias_, bias_base_;
 };
 
@@ -223,7 +234,7 @@ double train_as(const Pass& pass, int64_t count, int threads) {
     const Pass& pass;
     int64_t count;
     SpinLock lock;
-    std::atomic<int64_t> next{0};
+    int64_t next = 0;
     std::unique_ptr<std::unique_ptr<Scratch>[]> scratch;
     std::unique_ptr<std::unique_ptr<Private<O>>[]> mine;
     std::unique_ptr<double[]> loss;
@@ -233,21 +244,21 @@ double train_as(const Pass& pass, int64_t count, int threads) {
   team.loss.reset(new double[threads]());
   for (int t = 0; t < threads; ++t) {
     team.scratch[t].reset(new Scratch(pass, GENERAL));
-    team.mine[t].reset(new Private<O>(pass, threads));
+    team.mine[t].reset(new Private<O>(pass));
   }
   parallel(threads, [](int t, void* context) {
     Team& team = *static_cast<Team*>(context);
-    const int64_t block = team.pass.hot.merge_every;
     const Places at = team.mine[t]->places();
     double loss = 0;
-    for (;;) {
-      const int64_t begin = team.next.fetch_add(block);
-      if (begin >= team.count) break;
-      const int64_t end = begin + block < team.count ? begin + block : team.count;
-      loss += train_rows<B, GENERAL, O>(team.pass, begin, end, at, team.mine[t]->bias(), *team.scratch[t]);
+    for (bool trained = false;; trained = true) {
       team.lock.lock();
-      team.mine[t]->merge();
+      if (trained) team.mine[t]->merge();
+      const int64_t begin = team.next;
+      const int64_t end = smaller(team.count, begin + team.pass.hot.block_at(begin));
+      team.next = end;
       team.lock.unlock();
+      if (begin == end) break;
+      loss += train_rows<B, GENERAL, O>(team.pass, begin, end, at, team.mine[t]->bias(), *team.scratch[t]);
     }
     team.loss[t] = loss;
   }, &team);
@@ -291,7 +302,7 @@ double train_blocks_as(const Pass& pass, int64_t count, int threads) {
     own.owner = static_cast<uint32_t>(t);
     own.owners = static_cast<uint32_t>(team.threads);
     for (int64_t begin = 0; begin < team.count; begin += team.block) {
-      const int64_t n = begin + team.block < team.count ? team.block : team.count - begin;
+      const int64_t n = smaller(team.block, team.count - begin);
       const int64_t low = n * t / team.threads, high = n * (t + 1) / team.threads;
       for (int64_t i = low; i < high && i < low + kAhead; ++i) {
         resolve<GENERAL>(pass.batch, all, pass.row(begin + i), pool_fields, s.ring[i]);
@@ -394,7 +405,7 @@ void score_as(const Batch& batch, int64_t count, const Scores& model, float* out
     for (;;) {
       const int64_t begin = team.next.fetch_add(block);
       if (begin >= team.count) break;
-      const int64_t end = begin + block < team.count ? begin + block : team.count;
+      const int64_t end = smaller(team.count, begin + block);
       score_rows<B, GENERAL>(team.batch, begin, end, team.model, *team.rings[t], team.w[t]->data, team.out);
     }
   }, &team);

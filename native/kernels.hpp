@@ -54,12 +54,19 @@ struct Steps {
 };
 
 // Hot features: the few that most rows touch. Each thread trains a private copy of them and
-// merges it with the table every `merge_every` rows.
+// merges it with the table after every block of rows. Blocks grow with the rows trained so far
+// (steps shrink, so copies drift apart more slowly), from least_block to most_block.
 struct Hot {
   const int32_t* slot_of = nullptr;  // [n_features], -1: cold; null: none is hot
   const int64_t* ids = nullptr;      // [count]
   int64_t count = 0;
-  int64_t merge_every = 2000;
+  int64_t rows_before = 0;  // rows trained in earlier calls
+  int64_t least_block = 1, most_block = 1, growth = 1;
+
+  int64_t block_at(int64_t row) const {
+    const int64_t block = (rows_before + row) / growth;
+    return block < least_block ? least_block : block > most_block ? most_block : block;
+  }
 };
 
 struct Scores {

@@ -88,7 +88,10 @@ def train(
     steps: Steps,
     slot_of: NDArray[numpy.int32] | None,
     hot_ids: NDArray[numpy.int64] | None,
-    merge_every: int,
+    rows_before: int,
+    least_block: int,
+    most_block: int,
+    growth: int,
     threads: int,
     deterministic: bool,
 ) -> float:

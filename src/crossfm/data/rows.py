@@ -100,7 +100,7 @@ class Rows:
                 raise DataError(f"offsets have shape {offsets.shape}, expected [n_rows + 1]")
             put(self, "offsets", np.ascontiguousarray(_integers(offsets), dtype=np.int64))
             n_rows = offsets.size - 1
-            if self.offsets[0] != 0 or self.offsets[-1] != nnz:  # type: ignore[index]
+            if self.offsets[0] != 0 or self.offsets[-1] != nnz:
                 raise DataError(
                     f"offsets run from {offsets[0]} to {offsets[-1]}, expected 0 to {nnz},"
                     " the number of ids"

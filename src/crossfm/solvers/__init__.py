@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crossfm.solvers.fused import FusedTrainer
-from crossfm.solvers.options import SOLVERS, AdaGrad, FTRL, SGD, SolverOptions, solver_options
+from crossfm.solvers.options import FTRL, SGD, SOLVERS, AdaGrad, SolverOptions, solver_options
 from crossfm.solvers.training import Epoch, History, Watch, fit
 
 __all__ = [

@@ -23,7 +23,8 @@ _OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2}
 
 HOT_FEATURES = 4096  # at most so many features are private to each thread
 HOT_SHARE = 1 / 20_000  # a feature is hot from this share of the rows on
-MERGE_EVERY = 1000  # rows a thread trains between two merges of its hot features
+# Rows a thread trains between two merges of its hot features: a 64th of those trained so far.
+LEAST_BLOCK, MOST_BLOCK, GROWTH = 64, 1024, 64
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class FusedTrainer:
         self.n_features = 0
         self.padded = _padded(options.n_factors)
         self.field_of: NDArray[np.int32] | None = None
+        self._rows_trained = 0
         self._seen = np.zeros(0, bool)
         self._factors = _native.allocate(0)
         self._linear = _native.allocate(0)
@@ -129,8 +131,7 @@ class FusedTrainer:
         for c, model in enumerate(models):
             if model.n_factors != self.options.n_factors:
                 raise ValueError(
-                    f"the model has {model.n_factors} factors, the trainer"
-                    f" {self.options.n_factors}"
+                    f"the model has {model.n_factors} factors, the trainer {self.options.n_factors}"
                 )
             table[: model.n_features, c, 0, : model.n_factors] = model.factors
             linear[: model.n_features, c, 0] = model.weights
@@ -157,6 +158,17 @@ class FusedTrainer:
                 )
             )
         return models
+
+    def parameters(
+        self, output: int, ids: NDArray[Any] | slice = slice(None)
+    ) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
+        """Bias, weights ``[len(ids)]`` and factors ``[len(ids), k]`` of one output.
+
+        A slice of ids gives views, which the next pass changes.
+        """
+        table, linear = self._views()
+        factors = table[:, output, 0, : self.options.n_factors]
+        return float(self._bias[output, 0]), linear[:, output, 0][ids], factors[ids]
 
     def restore(self, models: Sequence[FactorModel]) -> None:
         """Put parameters of an earlier moment back. Accumulated gradients stay."""
@@ -215,10 +227,14 @@ class FusedTrainer:
             steps=self._steps(),
             slot_of=ready.slot_of,
             hot_ids=ready.hot_ids,
-            merge_every=MERGE_EVERY,
+            rows_before=self._rows_trained,
+            least_block=LEAST_BLOCK,
+            most_block=MOST_BLOCK,
+            growth=GROWTH,
             threads=self.threads,
             deterministic=self.options.deterministic and self.threads > 1,
         )
+        self._rows_trained += len(ready) if order is None else len(order)
         return loss
 
     def score(self, rows: Rows | Prepared) -> NDArray[np.float32]:

@@ -180,4 +180,6 @@ def _expect_number(
 def _expect_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         listed = ", ".join(repr(c) for c in choices)
-        raise ValueError(f"{name} must be one of {listed}, got {value!r}.{did_you_mean(value, choices)}")
+        raise ValueError(
+            f"{name} must be one of {listed}, got {value!r}.{did_you_mean(value, choices)}"
+        )

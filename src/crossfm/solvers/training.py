@@ -85,6 +85,8 @@ def fit(
     n_epochs: int,
     watch: Watch | None = None,
     progress: Progress | None = None,
+    only: NDArray[np.int64] | None = None,
+    models: bool = True,
 ) -> tuple[History, list[FactorModel]]:
     """Train for at most `n_epochs` passes over `rows`.
 
@@ -95,6 +97,8 @@ def fit(
         watch: validation; with ``patience`` the best epoch's parameters are restored.
         progress: called as ``progress("rows", {...})`` while an epoch runs and
             ``progress("epoch", {...})`` after it.
+        only: the rows to train on, None: all. The others need no copy to be left out.
+        models: False: leave the parameters in the trainer, and return no models.
 
     Returns:
         the history and the models, one an output. After an interrupt (Ctrl-C) the history says
@@ -107,9 +111,12 @@ def fit(
     """
     if len(rows) == 0:
         raise DataError("no rows to train on")
+    chosen = np.arange(len(rows)) if only is None else only
     ready = trainer.prepare(rows)
     seen = trainer.prepare(watch.rows, training=False) if watch else None
-    total_weight = float(rows.weights.sum(dtype=np.float64)) if rows.weights is not None else len(rows)
+    total_weight = float(len(chosen))
+    if rows.weights is not None:
+        total_weight = float(rows.weights[chosen].sum(dtype=np.float64))
     if total_weight <= 0:
         raise DataError("all sample weights are zero, so nothing can be learned")
     rng = np.random.default_rng(trainer.options.seed)
@@ -120,7 +127,9 @@ def fit(
         may_abandon = kept is not None or not history.epochs
         started = time.perf_counter()
         try:
-            loss, interrupted = _epoch(trainer, ready, rng, number, n_epochs, may_abandon, progress)
+            loss, interrupted = _epoch(
+                trainer, ready, chosen, rng, number, n_epochs, may_abandon, progress
+            )
         except _AbandonedError:
             if not history.epochs:
                 raise KeyboardInterrupt from None
@@ -135,7 +144,7 @@ def fit(
             if not np.isfinite(scores).all():
                 raise _diverged(trainer, number, loss, history)
             metrics = watch.evaluate(scores)
-        epoch = Epoch(number, loss, metrics, seconds, len(rows) / max(seconds, 1e-9))
+        epoch = Epoch(number, loss, metrics, seconds, len(chosen) / max(seconds, 1e-9))
         history.epochs.append(epoch)
         if progress:
             progress("epoch", {"epoch": number, "of": n_epochs, "loss": loss, **metrics,
@@ -156,10 +165,11 @@ def fit(
         if interrupted:
             history.stopped = "interrupted"
             break
-    if kept is None:
-        return history, trainer.models()
-    trainer.restore(kept)
-    return history, kept
+    if kept is not None:
+        trainer.restore(kept)
+    if not models:
+        return history, []
+    return history, trainer.models() if kept is None else kept
 
 
 class _AbandonedError(Exception):
@@ -169,6 +179,7 @@ class _AbandonedError(Exception):
 def _epoch(
     trainer: FusedTrainer,
     ready: Prepared,
+    chosen: NDArray[np.int64],
     rng: np.random.Generator,
     number: int,
     n_epochs: int,
@@ -176,9 +187,9 @@ def _epoch(
     progress: Progress | None,
 ) -> tuple[float, bool]:
     """One pass: the sum of losses, and whether Ctrl-C came meanwhile."""
-    n = len(ready)
-    order = rng.permutation(n) if trainer.options.shuffle else np.arange(n)
-    work_a_row = max(1, ready.rows.nnz // n) * trainer.padded * trainer.options.n_outputs
+    n = len(chosen)
+    order = rng.permutation(chosen) if trainer.options.shuffle else chosen
+    work_a_row = max(1, ready.rows.nnz // len(ready)) * trainer.padded * trainer.options.n_outputs
     step = max(256, WORK_A_CALL // work_a_row // 256 * 256)
     started, loss, interrupted = time.perf_counter(), 0.0, False
     for low in range(0, n, step):
