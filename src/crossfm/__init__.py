@@ -10,26 +10,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
-    from crossfm import data, datasets, errors, losses, metrics, nn, solvers, store
+    from crossfm import data, datasets, errors, estimators, losses, metrics, nn, solvers, store
     from crossfm.data.fields import Bag, Categorical, Numeric
     from crossfm.data.rows import Rows
     from crossfm.data.schema import Schema
+    from crossfm.estimators import FMClassifier, FMRegressor, load
     from crossfm.model import FactorModel
 
 # Where each public name lives.
 _HOME = {
     "Bag": "crossfm.data.fields",
     "Categorical": "crossfm.data.fields",
+    "FMClassifier": "crossfm.estimators",
+    "FMRegressor": "crossfm.estimators",
     "FactorModel": "crossfm.model",
     "Numeric": "crossfm.data.fields",
     "Rows": "crossfm.data.rows",
     "Schema": "crossfm.data.schema",
+    "load": "crossfm.estimators",
 }
-_MODULES = ("data", "datasets", "errors", "losses", "metrics", "nn", "solvers", "store")
+_MODULES = (
+    "data",
+    "datasets",
+    "errors",
+    "estimators",
+    "losses",
+    "metrics",
+    "nn",
+    "solvers",
+    "store",
+)
 
 __all__ = [
     "Bag",
     "Categorical",
+    "FMClassifier",
+    "FMRegressor",
     "FactorModel",
     "Numeric",
     "Rows",
@@ -38,6 +54,8 @@ __all__ = [
     "data",
     "datasets",
     "errors",
+    "estimators",
+    "load",
     "losses",
     "metrics",
     "nn",

@@ -1,0 +1,229 @@
+"""The machine inside an estimator: a trainer, and the models it amounts to, made when needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfm.data.rows import Rows
+from crossfm.errors import DataError
+from crossfm.estimators._features import Features
+from crossfm.estimators._scaling import Scaling
+from crossfm.estimators._targets import Targets
+from crossfm.model import FactorModel, empty_factors
+from crossfm.solvers import FusedTrainer, SolverOptions
+
+__all__ = ["Machine", "new_trainer"]
+
+CHUNK = 1 << 16  # features folded at a time
+
+
+class Machine:
+    """Parameters in training or trained, on the user's scale to those who ask.
+
+    A solver works on standardised targets and scaled values. Scores, and the `FactorModel`s
+    given out, are on the scale of the data: with target mean ``a`` and deviation ``d``,
+    ``w0' = a + d w0``, ``w' = d w``, ``V' = sqrt(d) V``, after `Scaling.fold`.
+
+    A small batch scored between two steps of training touches only its own features; the
+    models of the whole table are made at the first need, and kept until it changes.
+
+    Args:
+        trainer: in training, or None.
+        models: trained models, or None.
+        features: how X is read; with the scaling of values.
+        targets: the mean and deviation of targets, and the task.
+    """
+
+    def __init__(
+        self,
+        trainer: FusedTrainer | None,
+        models: Sequence[FactorModel] | None,
+        features: Features,
+        targets: Targets,
+    ) -> None:
+        self.trainer = trainer
+        self.features = features
+        self.targets = targets
+        self._models = None if models is None else tuple(models)
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """Of values."""
+        return self.features.scaling
+
+    def touched(self) -> None:
+        """The trainer has moved on: models are out of date."""
+        self._models = None
+
+    def handed_on(self, features: Features) -> Machine:
+        """A machine that trains on from here; this one keeps its models and lets go the trainer."""
+        models, trainer = self.models(), self.trainer
+        self.trainer = None
+        return Machine(trainer, models, features, self.targets)
+
+    def models(self) -> tuple[FactorModel, ...]:
+        """One `FactorModel` an output, on the scale of the data."""
+        if self._models is None:
+            trainer = self._need_trainer()
+            n, k = trainer.n_features, trainer.options.n_factors
+            models = []
+            for c in range(trainer.options.n_outputs):
+                factors = empty_factors(n, k)
+                weights = np.empty(n, np.float32)
+                bias = 0.0
+                for low in range(0, n, CHUNK):
+                    part = slice(low, min(low + CHUNK, n))
+                    bias, weights[part], factors[part] = self._folded(c, part)
+                interactions = trainer.options.interactions
+                models.append(
+                    FactorModel(
+                        bias,
+                        weights,
+                        factors,
+                        interactions=interactions,
+                        field_of=self.features.field_of(interactions),
+                        schema=self.features.schema,
+                        task=self.targets.task,
+                    )
+                )
+            self._models = tuple(models)
+        return self._models
+
+    def score(self, rows: Rows, n_jobs: int | None = None) -> NDArray[np.float32]:
+        """Scores ``[n]``, or ``[n, n_outputs]`` with several outputs."""
+        models: Sequence[FactorModel]
+        if self._models is None and 4 * rows.nnz < self._need_trainer().n_features:
+            models, rows = self._part(rows)
+        else:
+            models = self.models()
+        scores = [model.score(rows, n_jobs) for model in models]
+        return scores[0] if len(scores) == 1 else np.stack(scores, axis=1)
+
+    def ready_to_train(self, options: SolverOptions) -> FusedTrainer:
+        """The trainer; one that starts from the models where there is none, or none like this."""
+        if self.trainer is None or replace(options, seed=self.trainer.options.seed) != (
+            self.trainer.options
+        ):
+            models = self.models()
+            trainer = new_trainer(options, self.features)
+            trainer.load([self._unfolded(model) for model in models])
+            self.trainer = trainer
+        elif self.features.n_features > self.trainer.n_features:
+            check_size(options, self.features.n_features)
+            self.trainer.grow(self.features.n_features, fields_for(options, self.features))
+        return self.trainer
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _need_trainer(self) -> FusedTrainer:
+        assert self.trainer is not None
+        return self.trainer
+
+    def _part(self, rows: Rows) -> tuple[list[FactorModel], Rows]:
+        """Models of the features of these rows alone, and the rows by their new ids."""
+        trainer = self._need_trainer()
+        rows.validate(trainer.n_features)
+        ids, places = np.unique(rows.ids, return_inverse=True)
+        if not len(ids):
+            ids = np.zeros(1, rows.ids.dtype)
+        field_of = trainer.field_of
+        models = []
+        for c in range(trainer.options.n_outputs):
+            bias, weights, factors = self._folded(c, ids)
+            models.append(
+                FactorModel(
+                    bias,
+                    weights,
+                    factors,
+                    interactions=trainer.options.interactions,
+                    field_of=None if field_of is None else field_of[ids],
+                )
+            )
+        return models, Rows(
+            places.astype(np.int32),
+            rows.values,
+            rows.offsets,
+            rows.fields,
+            n_rows=len(rows),
+        )
+
+    def _folded(
+        self, c: int, ids: NDArray[Any] | slice
+    ) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
+        """Bias, weights and factors of output `c` and the features `ids`, on the data's scale."""
+        trainer = self._need_trainer()
+        bias, weights, factors = trainer.parameters(c, ids)
+        if self.scaling is None and self.targets.std == 1.0:
+            return bias + self.targets.mean, weights, factors
+        w, v = weights.astype(np.float64), factors.astype(np.float64)
+        if self.scaling is not None:
+            _, w_c, v_c = trainer.parameters(c, self.scaling.centred)
+            centred = w_c.astype(np.float64), v_c.astype(np.float64)
+            bias, w, v = self.scaling.fold(bias, w, v, ids, centred)
+        return (
+            self.targets.mean + self.targets.std * bias,
+            (self.targets.std * w).astype(np.float32),
+            (np.sqrt(self.targets.std) * v).astype(np.float32),
+        )
+
+    def _unfolded(self, model: FactorModel) -> FactorModel:
+        """The inverse, for a whole model."""
+        if self.scaling is None and self.targets.std == 1.0 and self.targets.mean == 0.0:
+            return model
+        bias = (model.bias - self.targets.mean) / self.targets.std
+        w = model.weights.astype(np.float64) / self.targets.std
+        v = model.factors.astype(np.float64) / np.sqrt(self.targets.std)
+        if self.scaling is not None:
+            bias, w, v = self.scaling.unfold(bias, w, v)
+        return FactorModel(
+            bias,
+            w.astype(np.float32),
+            v.astype(np.float32),
+            interactions=model.interactions,
+            field_of=model.field_of,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Models, without the trainer: an optimizer's state is not kept in a pickle."""
+        models = self.models()
+        return {**self.__dict__, "trainer": None, "_models": models}
+
+
+def new_trainer(options: SolverOptions, features: Features) -> FusedTrainer:
+    """A trainer for the features, untrained."""
+    check_size(options, features.n_features)
+    return FusedTrainer(options, features.n_features, fields_for(options, features))
+
+
+def fields_for(options: SolverOptions, features: Features) -> NDArray[np.int32] | None:
+    """The field of each id, where the solver needs it."""
+    by_field = np.ndim(options.l2_linear) > 0 or np.ndim(options.l2_factors) > 0
+    if not by_field and options.interactions == "all":
+        return None
+    return features.field_of(options.interactions)
+
+
+def check_size(options: SolverOptions, n_features: int) -> None:
+    """Refuse a table that cannot fit into memory, before the system is asked for it.
+
+    Raises:
+        DataError: the size found, and what to do.
+    """
+    padded = max(4, -(-options.n_factors // 8) * 8)
+    numbers = n_features * options.n_outputs * (1 + options.states) * (padded + 1)
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        memory = 2**63
+    if 4 * numbers > memory:
+        raise DataError(
+            f"ids up to {n_features - 1} make a table of {4 * numbers / 2**30:,.0f} GB, more than"
+            f" the memory of this machine ({memory / 2**30:,.0f} GB); renumber or hash the ids, or"
+            " take fewer factors"
+        )

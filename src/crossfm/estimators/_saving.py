@@ -1,0 +1,160 @@
+"""Estimators in model files: their models, and beside them as JSON how X and y are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from crossfm.data.schema import Schema
+from crossfm.errors import ModelFileError
+from crossfm.estimators._features import Features
+from crossfm.estimators._machine import Machine
+from crossfm.estimators._scaling import Scaling
+from crossfm.estimators._targets import ClassTargets, NumberTargets, Targets
+from crossfm.store import load_model, save_model
+
+if TYPE_CHECKING:
+    from crossfm.estimators._base import FMBase
+
+__all__ = ["load", "save_estimator"]
+
+# Parameters that JSON holds as they are; the others come back as their defaults.
+PLAIN = (str, int, float, bool, type(None))
+
+
+def save_estimator(
+    estimator: FMBase,
+    path: str | os.PathLike[str],
+    precision: str,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a fitted estimator; see `FMBase.save`."""
+    features = estimator._features
+    metadata = {
+        "estimator": type(estimator).__name__,
+        "parameters": {
+            name: plain
+            for name, value in estimator.get_params(deep=False).items()
+            if (plain := _plain(value)) is not _NOT_PLAIN
+        },
+        "features": {
+            "kind": features.kind,
+            "scaling": None if features.scaling is None else features.scaling.state(),
+        },
+        "targets": estimator._targets.state(),
+        "history": estimator.history_,
+        "n_iter": estimator.n_iter_,
+        "best_epoch": estimator.best_epoch_,
+        "about": dict(about or {}),
+    }
+    models = estimator._machine.models()
+    save_model(models, path, precision=cast(Literal["float32", "float16"], precision),
+               metadata=metadata)  # fmt: skip
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read an estimator that `save` wrote. It predicts the same, to the bit.
+
+    Nothing in the file is executed. `partial_fit` goes on from the parameters, with a fresh
+    optimizer state.
+
+    Args:
+        path: a model file.
+
+    Returns:
+        an `FMRegressor` or `FMClassifier`.
+
+    Raises:
+        ModelFileError: no such file; truncated, altered, of a newer version; a model that no
+            estimator wrote (`crossfm.store.load_model` reads it).
+
+    Example:
+        >>> import crossfm as cf, os, tempfile
+        >>> log = {"user": [1, 1, 2, 2], "item": ["a", "b", "a", "b"]}
+        >>> model = cf.FMRegressor(random_state=0).fit(log, [1.0, 2.0, 3.0, 4.0])
+        >>> path = os.path.join(tempfile.mkdtemp(), "ratings.crossfm")
+        >>> model.save(path)
+        >>> bool((cf.load(path).predict(log) == model.predict(log)).all())
+        True
+    """
+    from crossfm.estimators import FMClassifier, FMRegressor
+
+    stored = load_model(path)
+    name, found = os.fspath(path), stored.metadata
+    kinds = {"FMRegressor": FMRegressor, "FMClassifier": FMClassifier}
+    kind = found.get("estimator")
+    if kind not in kinds:
+        raise ModelFileError(
+            f"{name} holds a model, but no estimator wrote it; read it with"
+            " crossfm.store.load_model"
+        )
+    estimator: Any = kinds[kind]()
+    try:
+        known = estimator.get_params(deep=False)
+        for parameter, value in found["parameters"].items():
+            if parameter in known:
+                setattr(estimator, parameter, _restored(value))
+        schema = stored.models[0].schema
+        if schema is not None:
+            estimator.schema = Schema(schema.fields)
+        features = Features(
+            found["features"]["kind"], kind, schema, n_features=stored.models[0].n_features
+        )
+        features.scaling = Scaling.from_state(
+            found["features"]["scaling"], stored.models[0].n_features
+        )
+        targets = _targets(kind, found["targets"], estimator)
+        if len(stored.models) != targets.n_outputs or (schema is None) == (
+            features.kind == "columns"
+        ):
+            raise ValueError("models, classes and columns do not fit together")
+        history = [dict(epoch) for epoch in found["history"]]
+        n_iter, best = int(found["n_iter"]), int(found["best_epoch"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ModelFileError(
+            f"{name} holds a broken description of its estimator: {error}. Save the estimator"
+            " again, or fetch the file again"
+        ) from error
+    estimator._restore(Machine(None, stored.models, features, targets), history, n_iter, best)
+    return estimator
+
+
+def _targets(kind: str, state: dict[str, Any], estimator: Any) -> Targets:
+    if kind == "FMRegressor":
+        targets = NumberTargets(float(state["mean"]), float(state["std"]))
+        if not (np.isfinite(targets.mean) and np.isfinite(targets.std) and targets.std > 0):
+            raise ValueError("a target scale that is not a positive number")
+        return targets
+    classes = np.array(state["classes"], np.dtype(state["dtype"]))
+    if classes.ndim != 1 or len(classes) < 2 or classes.dtype.kind not in "fiubUS":
+        raise ValueError("classes that are none")
+    return ClassTargets(classes, estimator.class_weight)
+
+
+_NOT_PLAIN = object()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of a parameter."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, list | tuple | np.ndarray):
+        parts = [_plain(part) for part in value]
+        return _NOT_PLAIN if _NOT_PLAIN in parts else parts
+    if isinstance(value, dict):
+        pairs = [[_plain(key), _plain(part)] for key, part in value.items()]
+        if any(_NOT_PLAIN in pair for pair in pairs):
+            return _NOT_PLAIN
+        return {"pairs": pairs}
+    return _NOT_PLAIN
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _restored(part) for key, part in value["pairs"]}
+    return value

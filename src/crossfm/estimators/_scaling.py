@@ -1,0 +1,165 @@
+"""Columns of numbers brought to a common size for training, and the way back into the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfm.data.rows import Rows
+
+__all__ = ["Scaling"]
+
+OFTEN = 0.5  # a column that is not zero in this share of the rows is standardised
+LARGEST_OFFSET = 100.0  # mean in deviations; more would drown in float32 once folded back
+CONSTANT = 1e-6  # deviation in means below which a column counts as constant
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    r"""What training sees of a value: ``z_i = (x_i - centre_i) / scale_i``.
+
+    A column is left alone where all of its values are 0 or 1. One that is mostly not zero is
+    standardised: its mean and deviation. Others keep their zeros and are only divided, by the
+    root mean square of what is not zero, and only where that is above 1.
+
+    Because a product of shifted values is again a sum of products, linear terms and a constant,
+    a factorization machine on z is exactly one on x, which `fold` finds::
+
+        u_i = v_i / s_i,   M = sum_i m_i u_i
+        w_i' = w_i / s_i - <u_i, M> + m_i |u_i|^2
+        w0'  = w0 - sum_i m_i w_i / s_i + 1/2 (|M|^2 - sum_i m_i^2 |u_i|^2)
+
+    Attributes:
+        scale: ``s``, float64 ``[n_features]``.
+        centre: ``m``, float64 ``[n_features]``; zero in columns that keep their zeros.
+        centred: the columns with a centre. They are in every row.
+    """
+
+    scale: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    centred: NDArray[np.int64]
+
+    @staticmethod
+    def learn(rows: Rows, n_features: int, *, centre: bool) -> Scaling | None:
+        """The scaling for these rows, whose weights count; None where nothing is to be done."""
+        if rows.values is None or rows.nnz == 0 or bool((rows.values == 1).all()):
+            return None
+        ids = rows.ids
+        c = np.ones(len(rows)) if rows.weights is None else rows.weights.astype(np.float64)
+        of_entry = np.repeat(c, rows.row_lengths())
+        x = rows.values.astype(np.float64)
+        total = c.sum()
+
+        def summed(amount: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.bincount(ids, amount, n_features).astype(np.float64, copy=False)
+
+        present = summed(of_entry)
+        other = summed((x != 1).astype(np.float64) * of_entry) > 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            size = np.sqrt(summed(of_entry * x * x) / present)
+            mean = summed(of_entry * x) / total
+            off = x - mean[ids]
+            spread = summed(of_entry * off * off) + (total - present).clip(0) * mean**2
+            deviation = np.sqrt(spread / total)
+        scale, middle = np.ones(n_features), np.zeros(n_features)
+        sparse = other & (size > 1)
+        scale[sparse] = size[sparse]
+        if centre:
+            often = other & (present >= OFTEN * total) & (size > 0)
+            scale[often] = size[often]
+            varies = often & (deviation > CONSTANT * np.abs(mean))
+            middle[varies] = mean[varies]
+            scale[varies] = np.maximum(deviation, np.abs(mean) / LARGEST_OFFSET)[varies]
+        if (scale == 1).all() and not middle.any():
+            return None
+        return Scaling(scale, middle, np.flatnonzero(middle))
+
+    def grown(self, n_features: int) -> Scaling:
+        """The same with room for more ids, which are left alone."""
+        more = n_features - len(self.scale)
+        if more <= 0:
+            return self
+        return Scaling(
+            np.concatenate([self.scale, np.ones(more)]),
+            np.concatenate([self.centre, np.zeros(more)]),
+            self.centred,
+        )
+
+    def apply(self, rows: Rows) -> Rows:
+        """Rows as training sees them. Every row must hold the centred columns."""
+        x = np.ones(rows.nnz) if rows.values is None else rows.values
+        z = (x - self.centre[rows.ids]) / self.scale[rows.ids]
+        return rows.replace(values=z.astype(np.float32))
+
+    def fold(
+        self,
+        bias: float,
+        weights: NDArray[np.float64],
+        factors: NDArray[np.float64],
+        ids: NDArray[np.int64] | slice,
+        centred: tuple[NDArray[np.float64], NDArray[np.float64]],
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Parameters of the features `ids` for values as they come.
+
+        Args:
+            bias: ``w0`` on scaled values.
+            weights: ``w`` of `ids`, float64.
+            factors: ``V`` of `ids`, float64 ``[len(ids), k]``.
+            ids: the features.
+            centred: ``w`` and ``V`` of the centred features, whichever `ids` are.
+
+        Returns:
+            the bias, the weights and the factors of `ids` on raw values.
+        """
+        scale, middle = self.scale[ids], self.centre[ids]
+        w, u = weights / scale, factors / scale[:, None]
+        if len(self.centred):
+            m, s = self.centre[self.centred], self.scale[self.centred]
+            u_c = centred[1] / s[:, None]
+            total = (m[:, None] * u_c).sum(axis=0)  # M [k]
+            w = w - (u * total).sum(axis=1) + middle * (u * u).sum(axis=1)
+            squares = float(((m[:, None] * u_c) ** 2).sum())
+            bias = bias - float((m * centred[0] / s).sum())
+            bias += 0.5 * (float(total @ total) - squares)
+        return bias, w, u
+
+    def unfold(
+        self, bias: float, weights: NDArray[np.float64], factors: NDArray[np.float64]
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """The inverse of `fold`, for all features at once."""
+        v = factors * self.scale[:, None]
+        w = weights
+        if len(self.centred):
+            m = self.centre[self.centred]
+            u_c = factors[self.centred]
+            total = (m[:, None] * u_c).sum(axis=0)
+            w = w + (factors * total).sum(axis=1) - self.centre * (factors**2).sum(axis=1)
+            squares = float(((m[:, None] * u_c) ** 2).sum())
+            bias = bias + float((m * w[self.centred]).sum())
+            bias -= 0.5 * (float(total @ total) - squares)
+        return bias, w * self.scale, v
+
+    def state(self) -> dict[str, Any]:
+        """What is not 1 and 0, for JSON."""
+        ids = np.flatnonzero((self.scale != 1) | (self.centre != 0))
+        return {
+            "ids": ids.tolist(),
+            "scale": self.scale[ids].tolist(),
+            "centre": self.centre[ids].tolist(),
+        }
+
+    @staticmethod
+    def from_state(state: Mapping[str, Any] | None, n_features: int) -> Scaling | None:
+        """What `state` described."""
+        if state is None:
+            return None
+        scale, middle = np.ones(n_features), np.zeros(n_features)
+        ids = np.asarray(state["ids"], np.int64)
+        scale[ids], middle[ids] = state["scale"], state["centre"]
+        if not (np.isfinite(scale).all() and np.isfinite(middle).all() and (scale > 0).all()):
+            raise ValueError("a scale that is not a positive number")
+        return Scaling(scale, middle, np.flatnonzero(middle))

@@ -1,0 +1,278 @@
+"""Targets: what y becomes for a solver, and what a solver's scores become for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from crossfm.errors import DataError
+from crossfm.losses import Logistic, Softmax, sigmoid, softmax
+
+__all__ = ["ClassTargets", "NumberTargets", "Targets", "as_vector", "check_weight"]
+
+Array = NDArray[Any]
+
+
+class NumberTargets:
+    """Regression: numbers, standardised for the solver. The scale of the first fit stays.
+
+    Attributes:
+        mean: of the targets first seen, weights respected.
+        std: their deviation; 1 where all are equal.
+    """
+
+    loss: Literal["squared", "logistic", "softmax"] = "squared"
+    task: Literal["regression", "classification"] = "regression"
+    metric = "rmse"
+    n_outputs = 1
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+        self.mean = mean
+        self.std = std
+
+    @staticmethod
+    def learn(y: Any, weight: Array | None) -> NumberTargets:
+        """Mean and deviation of these targets."""
+        numbers = _numbers(y)
+        size = float(np.abs(numbers).max()) or 1.0
+        z = numbers / size  # squares of large numbers stay finite
+        mean = float(np.average(z, weights=weight))
+        std = float(np.sqrt(np.average((z - mean) ** 2, weights=weight)))
+        if std <= 1e-12 * max(abs(mean), 1e-300):
+            return NumberTargets(mean * size, 1.0)
+        return NumberTargets(mean * size, std * size)
+
+    def encode(self, y: Any) -> NDArray[np.float32]:
+        """``(y - mean) / std``."""
+        return ((_numbers(y) - self.mean) / self.std).astype(np.float32)
+
+    def weigh(self, codes: NDArray[np.float32], weight: Array | None) -> Array | None:
+        """The weights as they are."""
+        return weight
+
+    def start(self, codes: NDArray[np.float32], weight: Array | None) -> NDArray[np.float64]:
+        """Zero: the mean."""
+        return np.zeros(1)
+
+    def shown(self, scores: Array, needs: str) -> Array:
+        """The scores."""
+        return scores
+
+    def truth(self, codes: NDArray[np.float32], needs: str) -> Array:
+        """The targets on their own scale."""
+        return codes.astype(np.float64) * self.std + self.mean
+
+    def strata(self, codes: NDArray[np.float32]) -> None:
+        """None."""
+
+    def state(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"mean": self.mean, "std": self.std}
+
+
+class ClassTargets:
+    """Classification: labels of any kind, 0 .. C-1 for the solver; two classes make one output.
+
+    Attributes:
+        classes: the labels, sorted, ``[C]``.
+        class_weight: label to weight, "balanced", or None.
+    """
+
+    loss: Literal["squared", "logistic", "softmax"]
+    task: Literal["regression", "classification"] = "classification"
+    metric = "log_loss"
+    mean, std = 0.0, 1.0
+
+    def __init__(self, classes: Array, class_weight: Any = None) -> None:
+        self.classes = classes
+        self.class_weight = class_weight
+        self.loss = "logistic" if len(classes) == 2 else "softmax"
+
+    @staticmethod
+    def learn(y: Any, class_weight: Any, classes: ArrayLike | None = None) -> ClassTargets:
+        """The labels that occur, or those given."""
+        labels = _labels(y) if classes is None else _labels(np.asarray(classes))
+        found = np.unique(labels)
+        if len(found) < 2:
+            raise DataError(
+                f"all {len(labels)} targets are of one class, {found[0]!r}; a classifier needs at"
+                " least two"
+                if classes is None
+                else f"classes holds {len(found)} labels, a classifier needs at least two"
+            )
+        return ClassTargets(found, class_weight)
+
+    @property
+    def n_outputs(self) -> int:
+        """1 for two classes, else one a class."""
+        return 1 if len(self.classes) == 2 else len(self.classes)
+
+    def encode(self, y: Any) -> NDArray[np.float32]:
+        """The place of each label among the classes."""
+        labels = _labels(y)
+        try:
+            place = np.searchsorted(self.classes, labels).clip(0, len(self.classes) - 1)
+            unknown = self.classes[place] != labels
+        except TypeError as error:
+            raise DataError(
+                f"targets are {labels.dtype}, the classes are {self.classes.dtype}"
+            ) from error
+        if np.any(unknown):
+            row = int(np.argmax(unknown))
+            shown = ", ".join(repr(c) for c in self.classes[:10].tolist())
+            raise DataError(
+                f"row {row}: target {labels[row]!r} is none of the classes {shown}; name all of"
+                " them with classes=... in the first partial_fit, or fit anew"
+            )
+        return place.astype(np.float32)
+
+    def weigh(self, codes: NDArray[np.float32], weight: Array | None) -> Array | None:
+        """The weight of each row times that of its class."""
+        if self.class_weight is None:
+            return weight
+        of_class = np.ones(len(self.classes))
+        if isinstance(self.class_weight, str):
+            if self.class_weight != "balanced":
+                raise DataError(
+                    f"class_weight is {self.class_weight!r}, expected 'balanced', a dict of"
+                    " label: weight, or None"
+                )
+            share = np.bincount(codes.astype(np.intp), weight, len(self.classes))
+            of_class = np.where(share > 0, share.sum() / (len(share) * share.clip(1e-300)), 1.0)
+        elif isinstance(self.class_weight, Mapping):
+            for label, value in self.class_weight.items():
+                at = np.flatnonzero(self.classes == label)
+                if not len(at):
+                    shown = ", ".join(repr(c) for c in self.classes[:10].tolist())
+                    raise DataError(f"class_weight names {label!r}, the classes are {shown}")
+                of_class[at] = value
+        else:
+            raise DataError(
+                f"class_weight is {self.class_weight!r}, expected 'balanced', a dict or None"
+            )
+        chosen = of_class[codes.astype(np.intp)]
+        return chosen if weight is None else weight * chosen
+
+    def start(self, codes: NDArray[np.float32], weight: Array | None) -> NDArray[np.float64]:
+        """The log odds of the base rate; logs of the classes' shares."""
+        if self.loss == "logistic":
+            return np.atleast_1d(Logistic().initial_score(codes, weight))
+        return Softmax().initial_score(codes, weight, len(self.classes))
+
+    def probabilities(self, scores: Array) -> NDArray[np.float64]:
+        """Probability of the second of two classes ``[n]``, or of each class ``[n, C]``."""
+        return sigmoid(scores) if self.loss == "logistic" else softmax(scores)
+
+    def labels(self, scores: Array) -> Array:
+        """The most probable label of each row."""
+        if self.loss == "logistic":
+            return self.classes[(scores > 0).astype(np.intp)]
+        return self.classes[scores.argmax(axis=1)]
+
+    def shown(self, scores: Array, needs: str) -> Array:
+        """Labels, probabilities, or scores."""
+        if needs == "value":
+            return self.labels(scores)
+        return self.probabilities(scores) if needs == "probability" else scores
+
+    def truth(self, codes: NDArray[np.float32], needs: str) -> Array:
+        """Labels where the metric looks at labels, else class numbers."""
+        number = codes.astype(np.intp)
+        return self.classes[number] if needs == "value" else number
+
+    def strata(self, codes: NDArray[np.float32]) -> Array:
+        """The classes."""
+        return codes.astype(np.intp)
+
+    def state(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"classes": self.classes.tolist(), "dtype": self.classes.dtype.str}
+
+
+Targets: TypeAlias = NumberTargets | ClassTargets
+
+
+def check_weight(weight: Any, n_rows: int) -> NDArray[np.float64] | None:
+    """Weights ``[n]`` as float64, checked: finite, not negative, not all zero."""
+    if weight is None:
+        return None
+    try:
+        checked = np.asarray(weight, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"sample_weight holds something else than numbers: {error}") from error
+    if checked.ndim == 0:
+        checked = np.full(n_rows, float(checked))
+    if checked.ndim != 1:
+        raise DataError(
+            f"sample_weight has shape {checked.shape}; Sample weights must be 1D array or scalar"
+        )
+    if len(checked) != n_rows:
+        raise DataError(f"sample_weight has {len(checked)} entries, X has {n_rows} rows")
+    bad = ~np.isfinite(checked) | (checked < 0)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(
+            f"row {row}: sample_weight is {checked[row]}, expected a finite number that is not"
+            " negative"
+        )
+    if n_rows and not checked.any():
+        raise DataError("Sample weights must contain at least one non-zero number; all are zero")
+    return checked
+
+
+def as_vector(y: Any) -> Array:
+    """Targets as a vector; a column is taken with scikit-learn's warning."""
+    from sklearn.utils import column_or_1d
+
+    if hasattr(y, "to_numpy") and not hasattr(y, "iloc"):  # polars, Arrow
+        y = y.to_numpy()
+    try:
+        return column_or_1d(y, warn=True)
+    except ValueError as error:
+        raise DataError(f"y should be a 1d array: {error}") from error
+
+
+def _numbers(y: Any) -> NDArray[np.float64]:
+    vector = as_vector(y)
+    if vector.dtype.kind == "c":
+        raise DataError("Complex data not supported: y holds complex numbers")
+    try:
+        numbers = vector.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"y holds something else than numbers: {error}") from error
+    bad = ~np.isfinite(numbers)
+    if bad.any():
+        row = int(np.argmax(bad))
+        what = "NaN" if np.isnan(numbers[row]) else "infinity"
+        raise DataError(
+            f"Input y contains {what}: row {row}; drop the rows without a target, or fill them in"
+        )
+    return numbers
+
+
+def _labels(y: Any) -> Array:
+    from sklearn.utils.multiclass import check_classification_targets
+
+    labels = as_vector(y)
+    if labels.dtype.kind == "f":
+        _numbers(labels)
+    elif labels.dtype.kind == "O":
+        missing = np.array([v is None or v != v for v in labels], bool)
+        if missing.any():
+            raise DataError(
+                f"Input y contains NaN: row {int(np.argmax(missing))} has no label; drop such rows"
+            )
+        if all(isinstance(v, str) for v in labels):
+            labels = labels.astype(str)
+        elif all(isinstance(v, bool | np.bool_) for v in labels):
+            labels = labels.astype(bool)
+        elif all(isinstance(v, int | np.integer) for v in labels):
+            labels = labels.astype(np.int64)
+    try:
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    return labels

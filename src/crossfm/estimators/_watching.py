@@ -1,0 +1,126 @@
+"""Validation during a fit: which rows, which metrics, and lines on the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfm.data.rows import Rows
+from crossfm.errors import DataError
+from crossfm.estimators._targets import Targets
+from crossfm.metrics import Metric, get_metric
+from crossfm.solvers import Watch
+
+__all__ = ["Lines", "held_out", "metrics_of", "watch_rows"]
+
+Array = NDArray[Any]
+
+
+def metrics_of(eval_metric: Any, default: str) -> list[Metric]:
+    """The metrics to report; the first decides."""
+    if eval_metric is None:
+        eval_metric = default
+    given = eval_metric if isinstance(eval_metric, list | tuple) else [eval_metric]
+    if not given:
+        raise DataError("eval_metric is an empty list, expected at least one metric")
+    return [get_metric(metric) for metric in given]
+
+
+def watch_rows(
+    rows: Rows,
+    codes: NDArray[np.float32],
+    weight: Array | None,
+    targets: Targets,
+    metrics: Sequence[Metric],
+    patience: int,
+) -> Watch:
+    """Validation of `rows` after each epoch, on the scale of the data."""
+
+    def evaluate(scores: NDArray[np.float32]) -> dict[str, float]:
+        scaled = scores if targets.std == 1 and targets.mean == 0 else (
+            scores.astype(np.float64) * targets.std + targets.mean
+        )  # fmt: skip
+        return {
+            metric.name: float(
+                metric(
+                    targets.truth(codes, metric.needs),
+                    targets.shown(scaled, metric.needs),
+                    sample_weight=weight,
+                )
+            )
+            for metric in metrics
+        }
+
+    first = metrics[0]
+    return Watch(rows, evaluate, first.name, first.improves, patience)
+
+
+def held_out(
+    n: int, fraction: float, strata: Array | None, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on and rows to hold out, both in order; each stratum in proportion.
+
+    Raises:
+        DataError: a fraction out of range, or too few rows for it.
+
+    Example:
+        >>> kept, held = held_out(10, 0.2, np.array([0] * 5 + [1] * 5), seed=0)
+        >>> len(kept), sorted(held // 5)
+        (8, [np.int64(0), np.int64(1)])
+    """
+    if not 0.0 < fraction < 1.0:
+        raise DataError(f"validation_fraction is {fraction!r}, expected a number between 0 and 1")
+    rng = np.random.default_rng([seed, 1])
+    place = rng.random(n)
+    if strata is None:
+        strata = np.zeros(n, np.int8)
+    order = np.lexsort((place, strata))  # by stratum, shuffled inside
+    sizes = np.bincount(strata)
+    rank = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    quota = np.repeat(np.floor(sizes * fraction + 0.5), sizes)
+    held = np.zeros(n, bool)
+    held[order[rank < quota]] = True
+    if not held.any() or held.all():
+        raise DataError(
+            f"{n} rows are too few to hold out {fraction:g} of them; give eval_set=(X, y), or"
+            " early_stopping=False"
+        )
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+class Lines:
+    """One line an epoch: loss, validation metrics, rows a second, time left."""
+
+    def __init__(self, write: Callable[[str], Any] | None = None) -> None:
+        self.write = write or print
+        self.started = time.perf_counter()
+
+    def __call__(self, event: str, told: Mapping[str, float]) -> None:
+        """A progress callback."""
+        if event != "epoch":
+            return
+        number, of = int(told["epoch"]), int(told["of"])
+        left = (time.perf_counter() - self.started) / number * (of - number)
+        metrics = [
+            f"{name} {value:.5f}"
+            for name, value in told.items()
+            if name not in ("epoch", "of", "loss", "rows_per_second")
+        ]
+        shown = [
+            f"epoch {number:>{len(str(of))}}/{of}",
+            f"loss {told['loss']:.5f}",
+            *metrics,
+            f"{told['rows_per_second']:,.0f} rows/s",
+            f"{left:.0f} s left" if number < of else "done",
+        ]
+        self.write("  ".join(shown))
+
+    @staticmethod
+    def wanted(verbose: int) -> bool:
+        """Verbose 1: on a terminal or in a notebook; 2: everywhere."""
+        return verbose > 1 or (verbose == 1 and (sys.stdout.isatty() or "ipykernel" in sys.modules))

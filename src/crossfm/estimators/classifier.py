@@ -1,0 +1,219 @@
+"""FMClassifier: classes predicted by factorization machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+
+from crossfm.data.schema import Schema
+from crossfm.errors import DataError
+from crossfm.estimators._base import FMBase
+from crossfm.estimators._machine import Machine
+from crossfm.estimators._targets import ClassTargets
+
+__all__ = ["FMClassifier"]
+
+
+class FMClassifier(ClassifierMixin, FMBase):
+    r"""Factorization machine for classes: clicks, purchases, categories.
+
+    Two classes: ``P(y = 1) = sigmoid(w0 + sum_i w_i x_i + sum_{i<j} <v_i, v_j> x_i x_j)``, fitted
+    to log loss. More: a machine a class, their scores in a softmax, fitted together.
+
+    Args:
+        n_factors: length k of each feature's vector ``v_i``; 0 gives a linear model.
+        solver: "adagrad" (robust, the default), "sgd", or "ftrl" (L1 penalties, exact zeros).
+        learning_rate: step size; None: the solver's own.
+        n_epochs: passes over the rows at most.
+        l2_linear: penalty of the weights; a number, one a field in a dict of field: number, or
+            None: the solver's own.
+        l2_factors: the same for the factors.
+        l1_linear: L1 penalty of the weights, "ftrl" only.
+        l1_factors: the same for the factors.
+        interactions: "all" pairs of features, or "across_fields": features of one field are
+            summed first and only different fields meet.
+        init_scale: deviation of the random factors at the start; None: the solver's own.
+        schema: what the columns of a frame are; None: inferred, and shown if `verbose`. One that
+            is not fitted is fitted to X; one that is stays as it is. Yours is never changed.
+        early_stopping: stop when the validation metric no longer improves, and keep the best
+            epoch. "auto": with an `eval_set`, and without one from 10,000 rows on, of which
+            `validation_fraction` is then held out, class by class; True or False.
+        patience: epochs without an improvement before the fit stops.
+        validation_fraction: share of the rows held out where there is no `eval_set`.
+        eval_metric: a name of `crossfm.metrics.METRICS`, a `Metric`, ``f(y_true, y_pred)`` on
+            labels (greater is better), or a list of these, the first of which decides; None:
+            "log_loss".
+        class_weight: "balanced", a dict of label: weight, or None: all alike.
+        scale_values: "auto": columns of numbers in matrices are scaled for training, and the
+            scale is folded into the parameters, which stay those of the raw values; False: not.
+            (The fields of a frame are scaled by its schema.)
+        warm_start: `fit` goes on from the last fit's parameters; its scales and classes stay.
+        shuffle: visit rows in random order.
+        n_jobs: threads; -1: all cores. With more than one the last bits vary (Hogwild).
+        deterministic: with several threads, the same bits for a `random_state`.
+        random_state: int, `numpy.random.RandomState` or None.
+        verbose: 1: on a terminal, show an inferred schema and a line an epoch; 2: everywhere.
+
+    Attributes:
+        classes_: the labels, sorted, ``[C]``.
+        intercept_: ``w0``; ``[C]`` for more than two classes.
+        coef_: ``w`` ``[n_features]``; ``[C, n_features]``.
+        factors_: ``V`` ``[n_features, n_factors]``; ``[C, n_features, n_factors]``.
+        model_: all three as a frozen `FactorModel`, for two classes; `models_`: a tuple of one, or
+            of one a class.
+        schema_: the fitted schema, for columns with names, else None.
+        history_: a dict an epoch: "epoch", "loss" (mean log loss while training), validation
+            metrics, "seconds", "rows_per_second".
+        n_iter_: epochs run.
+        best_epoch_: the epoch whose parameters were kept.
+        n_features_in_: columns (or ids) that were read.
+        feature_names_in_: names of these columns, where they have names.
+
+    Example:
+        >>> log = {"user": ["ann", "ann", "bob", "bob"] * 9, "ad": ["x", "y", "x", "y"] * 9}
+        >>> clicked = ["yes", "no", "no", "yes"] * 9  # neither user nor ad alone tells
+        >>> model = FMClassifier(random_state=0, n_epochs=200).fit(log, clicked)
+        >>> model.predict({"user": ["ann", "bob"], "ad": ["x", "x"]})
+        array(['yes', 'no'], dtype='<U3')
+        >>> bool(model.predict_proba({"user": ["ann"], "ad": ["x"]})[0, 1] > 0.9)
+        True
+
+    Source: Rendle 2010, Factorization Machines.
+    """
+
+    def __init__(
+        self,
+        n_factors: int = 16,
+        *,
+        solver: str = "adagrad",
+        learning_rate: float | None = None,
+        n_epochs: int = 30,
+        l2_linear: float | Mapping[str, float] | Sequence[float] | None = None,
+        l2_factors: float | Mapping[str, float] | Sequence[float] | None = None,
+        l1_linear: float = 0.0,
+        l1_factors: float = 0.0,
+        interactions: str = "all",
+        init_scale: float | None = None,
+        schema: Schema | None = None,
+        early_stopping: bool | str = "auto",
+        patience: int = 3,
+        validation_fraction: float = 0.1,
+        eval_metric: Any = None,
+        class_weight: Mapping[Any, float] | str | None = None,
+        scale_values: bool | str = "auto",
+        warm_start: bool = False,
+        shuffle: bool = True,
+        n_jobs: int | None = 1,
+        deterministic: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_factors = n_factors
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.n_epochs = n_epochs
+        self.l2_linear = l2_linear
+        self.l2_factors = l2_factors
+        self.l1_linear = l1_linear
+        self.l1_factors = l1_factors
+        self.interactions = interactions
+        self.init_scale = init_scale
+        self.schema = schema
+        self.early_stopping = early_stopping
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.eval_metric = eval_metric
+        self.class_weight = class_weight
+        self.scale_values = scale_values
+        self.warm_start = warm_start
+        self.shuffle = shuffle
+        self.n_jobs = n_jobs
+        self.deterministic = deterministic
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        classes: ArrayLike | None = None,
+        sample_weight: Any = None,
+    ) -> FMClassifier:
+        """Learn from more data in one pass; the first call starts a model.
+
+        New categories and ids get parameters of their own. The scale of values is that of the
+        first data seen. The work is in proportion to the batch, not to the model.
+
+        Args:
+            X: as in `fit`. The batches of an iterable are learned one after the other.
+            y: as in `fit`.
+            classes: all labels that will ever occur; needed in the first call.
+            sample_weight: as in `fit`, but taken as it is.
+
+        Returns:
+            self.
+
+        Example:
+            >>> model = FMClassifier(random_state=0)
+            >>> for day in range(3):
+            ...     log = {"user": ["ann", f"new {day}"]}
+            ...     _ = model.partial_fit(log, ["no", "no"], classes=["no", "yes"])
+            >>> model.coef_.shape  # four users and the unknown one
+            (5,)
+        """
+        if isinstance(self.class_weight, str):
+            raise DataError(
+                "class_weight='balanced' needs all targets at once, which partial_fit does not"
+                " see; give a dict of label: weight"
+            )
+        if self.__sklearn_is_fitted__():
+            given = None if classes is None else np.unique(np.asarray(classes))
+            if given is not None and not np.array_equal(given, self.classes_):
+                raise DataError(
+                    f"classes are {given.tolist()}, in the first call they were"
+                    f" {self.classes_.tolist()}"
+                )
+        elif classes is None:
+            raise DataError("classes must be passed on the first call to partial_fit")
+        return self._partial_fit(X, y, sample_weight, classes)
+
+    def decision_function(self, X: Any) -> NDArray[np.float32]:
+        """Raw scores: log odds of the second of two classes ``[n]``, or one a class ``[n, C]``."""
+        return self._scores(X)
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probability of each class, ``[n, C]``."""
+        scores = self._scores(X)
+        found = self._targets.probabilities(scores)
+        return found if found.ndim == 2 else np.stack([1 - found, found], axis=1)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable label of each row, ``[n]``."""
+        scores = self._scores(X)
+        return self._targets.labels(scores)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Share of the rows whose label is predicted, between 0 and 1.
+
+        Args:
+            X: as in `fit`.
+            y: labels, the name of their column, or None where X carries them.
+            sample_weight: ``[n]``, the name of a column, or None.
+        """
+        scores, y, weight = self._judged(X, y, sample_weight)
+        return float(accuracy_score(y, self._targets.labels(scores), sample_weight=weight))
+
+    def _learn_targets(
+        self, y: Any, weight: NDArray[Any] | None, classes: Any = None
+    ) -> ClassTargets:
+        return ClassTargets.learn(y, self.class_weight, classes)
+
+    def _adopt(self, machine: Machine, *told: Any, **more: Any) -> None:
+        super()._adopt(machine, *told, **more)
+        self.classes_ = self._targets.classes
