@@ -20,7 +20,9 @@ import crossfm as cf
 from crossfm.errors import DatasetError
 from crossfm.metrics import auc, log_loss, rmse
 
-COLUMNS = "user item age gender occupation zip_prefix genres hour weekday rating".split()
+COLUMNS = [
+    "user", "item", "age", "gender", "occupation", "zip_prefix", "genres", "hour", "weekday", "rating",
+]  # fmt: skip
 
 
 def main() -> None:

@@ -84,12 +84,11 @@ def failures_of(page: str, name: str) -> str:
             code = compile("\n" * block.line + block.text, name, "exec")
             with contextlib.redirect_stdout(printed):
                 exec(code, names)
-            if after is not None and after.language == "text":
-                if not is_close(printed.getvalue(), after.text):
-                    report.write(
-                        f"{name}, line {block.line}: printed\n{printed.getvalue()}"
-                        f"and the page says\n{after.text}"
-                    )
+            told = printed.getvalue()
+            if after and after.language == "text" and not is_close(told, after.text):
+                report.write(
+                    f"{name}, line {block.line}: printed\n{told}and the page says\n{after.text}"
+                )
     return report.getvalue()
 
 
