@@ -21,7 +21,8 @@ from crossfm.errors import DatasetError
 from crossfm.metrics import auc, log_loss, rmse
 
 COLUMNS = [
-    "user", "item", "age", "gender", "occupation", "zip_prefix", "genres", "hour", "weekday", "rating",
+    "user", "item", "age", "gender", "occupation", "zip_prefix", "genres", "hour", "weekday",
+    "rating",
 ]  # fmt: skip
 
 
