@@ -444,6 +444,27 @@ def test_unseen_features_score_zero_and_grow_later():
     assert trainer.models()[0].factors[[250, 299]].any()
 
 
+def test_tables_beyond_2_to_the_32_parameters():
+    """Pages that no row touches are never made, so the table is large on paper only."""
+    n_features = 2**28 + 1000
+    few = clicks(300)
+    far = few.replace(ids=few.ids.astype(np.int64) + (n_features - 180))
+    scores = []
+    for rows, n in ((few, 180), (far, n_features)):
+        try:
+            trainer = FusedTrainer(SGD(n_factors=16, loss="logistic", init_scale=0.0), n)
+        except MemoryError:
+            pytest.skip("this machine does not promise 17 GB of address space")
+        ready = trainer.prepare(rows)
+        factors, _ = trainer._views()  # random factors depend on the id, so write equal ones
+        factors[-180:, 0, 0] = np.random.default_rng(0).normal(size=(180, 16)) * 0.1
+        trainer.train(ready)
+        scores.append(trainer.score(ready))
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert np.ptp(scores[0]) > 0.1
+    assert np.ptp(factors[-180:]) > 0.5
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
