@@ -60,7 +60,8 @@ class OracleSchema:
                     mean = math.fsum(x) / len(x)
                     std = math.sqrt(math.fsum((v - mean) ** 2 for v in x) / len(x))
                     if field["scale"] != "raw":
-                        self.scales[f] = mean, std if std > 1e-9 else 1.0
+                        constant = std <= 1e-12 * max(abs(v) for v in x)
+                        self.scales[f] = mean, 1.0 if constant else std
             return
         if field.get("hash_buckets"):
             return

@@ -72,6 +72,7 @@ CASES: dict[str, tuple[str, Any, Any]] = {
     "fractions of few values": ("x", RNG.integers(1, 10, N) / 2, Numeric("x")),
     "prices": ("x", RNG.lognormal(3, 1.5, N), Numeric("x", "log")),
     "one negative": ("x", np.append(RNG.lognormal(3, 1.5, N), -0.5), Numeric("x", "log")),
+    "long tail, but negatives too": ("x", RNG.lognormal(0, 1, N) - 3, Numeric("x")),
     "skewed with negatives": ("x", 30 - RNG.lognormal(3, 1.5, N), Numeric("x")),
     "skewed the other way": ("x", -RNG.lognormal(3, 1.5, N), Numeric("x")),
     "booleans": ("x", RNG.random(N) < 0.5, Categorical("x")),
@@ -88,10 +89,10 @@ CASES: dict[str, tuple[str, Any, Any]] = {
         Bag("genres", ","),
     ),
     "tags, semicolons": ("tags", ["a;b", "b;c;d", "", "a;d", None], Bag("tags", ";")),
-    "places": (
-        "place",
-        [["Paris, France", "Lyon, France", "Rome, Italy", "Milan, Italy"][i % 4] for i in range(N)],
-        Categorical("place"),
+    "records": (
+        "variant",
+        [f"{['red', 'blue', 'green'][i % 3]}, {['S', 'M', 'L'][i // 3 % 3]}" for i in range(N)],
+        Categorical("variant"),
     ),
     "lists": ("tags", [["a", "b"], [], None, ["c"]], Bag("tags")),
     "lists of ids": ("history", [[1, 2], [2, 3, 1], [7]], Bag("history")),

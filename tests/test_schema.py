@@ -116,7 +116,7 @@ def words() -> st.SearchStrategy[Any]:
 
 
 def floats() -> st.SearchStrategy[Any]:
-    return st.none() | st.floats(-1e6, 1e6, allow_subnormal=False)
+    return st.none() | st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
 
 
 @st.composite
