@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +276,12 @@ def test_formats(tmp_path: Path) -> None:
     ):  # fmt: skip
         (tmp_path / "data.txt").write_bytes(text)
         assert file_format(tmp_path / "data.txt") == want
+
+
+def test_arrays_load_no_table_library() -> None:
+    code = (
+        "import sys, numpy, crossfm.data.inputs as inputs;"
+        "inputs.as_rows(numpy.eye(2));"
+        "assert not {'pyarrow', 'narwhals', 'pandas', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

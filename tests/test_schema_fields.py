@@ -125,6 +125,14 @@ def test_dates_as_categories() -> None:
     assert moment.feature_name(1) == "at=2024-01-31 18:30:00"
 
 
+def test_dates_out_of_range() -> None:
+    days = pa.array([10**9], pa.int32()).cast(pa.date32())
+    with pytest.raises(DataError, match="column 'day' holds a date out of range"):
+        Schema([Categorical("day")]).fit({"day": days})
+    late = pa.array([9 * 10**14], pa.int64()).cast(pa.timestamp("ms"))
+    assert Schema([Categorical("at")]).fit({"at": late}).feature_name(1).startswith("at=30")
+
+
 def test_floats_as_categories() -> None:
     schema = Schema([Categorical("x")]).fit({"x": [0.1, 0.1, -0.0, 2.5]})
     assert schema.feature_names() == ["x=<unknown>", "x=0.1", "x=0.0", "x=2.5"]
@@ -347,3 +355,66 @@ def test_bags_of_integers_and_dictionaries() -> None:
     assert schema.feature_names([1, 2]) == ["x=2", "x=1"]
     encoded = pa.ListArray.from_arrays([0, 2, 3], pa.array(["1", "2", "2"]).dictionary_encode())
     assert pairs(schema.transform({"x": encoded})) == [[(2, 1.0), (1, 1.0)], [(1, 1.0)]]
+
+
+# --- any type -----------------------------------------------------------------------------------
+
+COLUMNS = {
+    "null": pa.nulls(3),
+    "bool": pa.array([True, None, False]),
+    "half": pa.array(np.array([1, 2.5, np.nan], np.float16)),
+    "decimal256": pa.array([1, None, 10**40], pa.decimal256(50, 3)),
+    "negative scale": pa.array([100, None, 200], pa.decimal128(38, -2)),
+    "date64": pa.array([86_400_000, None, 0], pa.int64()).cast(pa.date64()),
+    "zoned": pa.array([1, None, 2], pa.int64()).cast(pa.timestamp("ns", "Europe/Rome")),
+    "time": pa.array([1, None, 2], pa.int32()).cast(pa.time32("s")),
+    "duration": pa.array([1, None, 2], pa.duration("ms")),
+    "interval": pa.array([pa.MonthDayNano([1, 2, 3]), None], pa.month_day_nano_interval()),
+    "bytes": pa.array([b"a", None, b"\xff"]),
+    "fixed bytes": pa.array([b"a", None, b"b"], pa.binary(1)),
+    "list view": pa.array([[1, 2], None, []], pa.list_view(pa.int64())),
+    "list of null": pa.array([[None], None, []], pa.list_(pa.null())),
+    "list of list": pa.array([[[1]], None]),
+    "list of dates": pa.array([[datetime.date(2024, 1, 1)], None]),
+    "struct": pa.array([{"a": 1}, None]),
+    "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())),
+    "union": pa.UnionArray.from_sparse(
+        pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])]
+    ),
+    "dictionary with a null in it": pa.DictionaryArray.from_arrays(
+        pa.array([0, 1, None, 2]), pa.array(["a", None, ""])
+    ),
+    "dictionary of dates": pa.array([datetime.date(2024, 1, 1), None]).dictionary_encode(),
+    "extension": pa.ExtensionArray.from_storage(pa.bool8(), pa.array([0, None, 1], pa.int8())),
+}  # fmt: skip
+ANY_FIELD = (
+    Categorical("x"),
+    Categorical("x", hash_buckets=10),
+    Numeric("x"),
+    Numeric("x", "bucket"),
+    Bag("x"),
+    Bag("x", sep="|"),
+)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_of_any_type_is_encoded_or_refused(name: str) -> None:
+    column = COLUMNS[name]
+    encoded, errors = 0, []
+    for field in ANY_FIELD:
+        for table in (pa.table({"x": column}), pa.table({"x": column[:0]})):
+            schema = Schema([field])
+            try:
+                schema.fit(table if len(table) else {"x": [["a"]] if type(field) is Bag else [1]})
+                rows = schema.transform(table)
+            except (SchemaError, DataError) as error:
+                errors.append(str(error))
+                continue
+            encoded += 1
+            assert len(rows) == len(table)
+            rows.validate(schema.n_features_)
+            assert len(set(schema.feature_names())) == schema.n_features_
+            assert Schema.from_json(schema.to_json()) == schema
+    refused = {"duration", "interval", "list of list", "struct", "map", "union"}
+    assert (encoded == 0) == (name in refused)
+    assert all("column 'x'" in error for error in errors), errors

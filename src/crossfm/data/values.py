@@ -121,11 +121,11 @@ def _canonical(column: pa.Array | pa.ChunkedArray, name: str) -> Values:
         if pc.any(empty).as_py():
             array = pc.if_else(empty, pa.scalar(None, array.type), array)
         return Values("string", array)
-    if types.is_date(kind):
-        return Values("datetime", one(column.cast(ARROW["datetime"])))
-    if types.is_timestamp(kind):
-        instants = column.cast(pa.timestamp("us", kind.tz), safe=False)
-        return Values("datetime", one(instants.cast(pa.int64()).cast(ARROW["datetime"])))
+    if types.is_date(kind) or types.is_timestamp(kind):
+        try:
+            return Values("datetime", one(_instants(column)))
+        except pa.ArrowInvalid as error:
+            raise DataError(f"column {name!r} holds a date out of range: {error}") from error
     if types.is_time(kind):
         return Values("string", one(column.cast(pa.large_string())))
     if types.is_decimal(kind):
@@ -138,6 +138,16 @@ def _canonical(column: pa.Array | pa.ChunkedArray, name: str) -> Values:
         f"column {name!r} holds {kind}, expected integers, strings, booleans, dates or numbers;"
         f" convert it, or leave it out"
     )
+
+
+def _instants(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Dates and times as microseconds of UTC."""
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        column = column.cast(pa.int64()).cast(pa.timestamp(kind.unit))
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column.cast(ARROW["datetime"], safe=False)  # a fraction of a microsecond is lost
+    return column.cast(ARROW["datetime"])
 
 
 def _integers(array: pa.Array) -> Values:

@@ -10,7 +10,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from crossfm.data.hashing import PositionIndex
-from crossfm.data.values import ARROW, Values, common_kind, convert, first_value, mixed_kinds
+from crossfm.data.values import (
+    ARROW,
+    Values,
+    common_kind,
+    convert,
+    first_value,
+    mixed_kinds,
+    strings,
+)
 from crossfm.errors import SchemaError
 
 __all__ = ["Vocabulary"]
@@ -104,10 +112,9 @@ class Vocabulary:
 
     def label(self, position: int) -> str:
         """The text of one value."""
-        value = self.values[position].as_py()
-        if self.kind == "datetime":
-            return value.isoformat(" ").removesuffix(" 00:00:00")
-        return str(value)
+        if self.kind == "datetime":  # Python's dates end with the year 9999
+            return str(strings(Values(self.kind, self.values.slice(position, 1)))[0].as_py())
+        return str(self.values[position].as_py())
 
     def _positions(self, array: pa.Array) -> NDArray[np.int32]:
         if self._index is None:
