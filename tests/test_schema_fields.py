@@ -139,7 +139,7 @@ def test_floats_as_categories() -> None:
     assert schema.transform({"x": [0.0, 0.1, 2.5]}).ids.tolist() == [2, 1, 3]
     narrow = np.array([0.1, 2.5, 0.0], np.float32)
     assert schema.transform({"x": narrow}).ids.tolist() == [1, 3, 2]
-    assert schema.transform({"x": ["0.1", "2.50", "x"]}).ids.tolist() == [1, 3, 0]
+    assert schema.transform({"x": ["0.1", "2.50", "x", "-0"]}).ids.tolist() == [1, 3, 0, 2]
     assert schema.transform({"x": [0, 1]}).ids.tolist() == [2, 0]
     assert Schema.from_json(schema.to_json()) == schema
 

@@ -10,8 +10,19 @@ from crossfm.data.rows import Rows, RowStats
 if TYPE_CHECKING:
     from crossfm.data.encoding import Counts
     from crossfm.data.fields import Bag, Categorical, Numeric
+    from crossfm.data.frames import to_arrow
     from crossfm.data.infer import Guess
+    from crossfm.data.inputs import as_rows, iter_rows
     from crossfm.data.schema import Schema
+    from crossfm.data.tables import iter_tables, read_table
+    from crossfm.data.text import (
+        iter_libffm,
+        iter_libsvm,
+        read_libffm,
+        read_libsvm,
+        write_libffm,
+        write_libsvm,
+    )
 
 _HOME = {
     "Bag": "crossfm.data.fields",
@@ -20,18 +31,51 @@ _HOME = {
     "Guess": "crossfm.data.infer",
     "Numeric": "crossfm.data.fields",
     "Schema": "crossfm.data.schema",
+    "as_rows": "crossfm.data.inputs",
+    "iter_libffm": "crossfm.data.text",
+    "iter_libsvm": "crossfm.data.text",
+    "iter_rows": "crossfm.data.inputs",
+    "iter_tables": "crossfm.data.tables",
+    "read_libffm": "crossfm.data.text",
+    "read_libsvm": "crossfm.data.text",
+    "read_table": "crossfm.data.tables",
+    "to_arrow": "crossfm.data.frames",
+    "write_libffm": "crossfm.data.text",
+    "write_libsvm": "crossfm.data.text",
 }
 
-__all__ = ["Bag", "Categorical", "Counts", "Guess", "Numeric", "RowStats", "Rows", "Schema"]
+__all__ = [
+    "Bag",
+    "Categorical",
+    "Counts",
+    "Guess",
+    "Numeric",
+    "RowStats",
+    "Rows",
+    "Schema",
+    "as_rows",
+    "iter_libffm",
+    "iter_libsvm",
+    "iter_rows",
+    "iter_tables",
+    "read_libffm",
+    "read_libsvm",
+    "read_table",
+    "to_arrow",
+    "write_libffm",
+    "write_libsvm",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name, or a module of this package, on first touch (PEP 562)."""
+    """Load a public name on first touch (PEP 562)."""
     if name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"crossfm.data has no {name!r}")
+    from crossfm.errors import did_you_mean
+
+    raise AttributeError(f"crossfm.data has no {name!r}.{did_you_mean(name, __all__)}")
 
 
 def __dir__() -> list[str]:

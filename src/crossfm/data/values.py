@@ -301,7 +301,7 @@ def _string_to_integer(array: pa.Array, kind: str) -> pa.Array:
 def _string_to_float(array: pa.Array) -> pa.Array:
     text = _keep(array, pc.match_substring_regex(array, NUMBER))
     parsed = pc.replace_substring_regex(pc.utf8_trim_whitespace(text), r"^\+", "").cast("float64")
-    return _keep(parsed, pc.is_finite(parsed))
+    return pc.add(_keep(parsed, pc.is_finite(parsed)), 0.0)  # -0.0 becomes 0.0
 
 
 def numbers(column: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np.float64]:
