@@ -192,10 +192,12 @@ def _epoch(
     work_a_row = max(1, ready.rows.nnz // len(ready)) * trainer.padded * trainer.options.n_outputs
     step = max(256, WORK_A_CALL // work_a_row // 256 * 256)
     started, loss, interrupted = time.perf_counter(), 0.0, False
+    counted = 0  # rows whose loss came back: an interrupt may take a step's result with it
     for low in range(0, n, step):
         done = min(low + step, n)
         try:
             loss += trainer.train(ready, order[low:done])
+            counted += done - low
             if not math.isfinite(loss):
                 break
             if progress:
@@ -208,7 +210,7 @@ def _epoch(
             left = (time.perf_counter() - started) * (n - done) / done
             if left > PATIENT_SECONDS:
                 raise _AbandonedError
-    return loss, interrupted
+    return loss * n / max(1, counted) if interrupted else loss, interrupted
 
 
 def _diverged(trainer: FusedTrainer, number: int, loss: float, history: History) -> DivergedError:
