@@ -16,8 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 from crossfm.data import inputs
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
+from crossfm.estimators._defaults import default_l2_factors, default_learning_rate
 from crossfm.estimators._features import Data, Features, batches_of
-from crossfm.estimators._machine import Machine, new_trainer
+from crossfm.estimators._machine import Machine
 from crossfm.estimators._saving import save_estimator
 from crossfm.estimators._targets import Targets, as_vector, check_weight
 from crossfm.estimators._watching import Lines, held_out, metrics_of, watch_rows
@@ -29,7 +30,9 @@ __all__ = ["FMBase"]
 
 Progress = Callable[[str, Mapping[str, float]], None]
 
-MANY_ROWS = 10_000  # from here on early_stopping="auto" holds rows out
+# early_stopping="auto" holds rows out from so many on; from fewer, where features are so many that
+# a fit could learn the rows by heart.
+MANY_ROWS, SOME_ROWS, ROWS_A_FEATURE = 10_000, 1_000, 10
 
 
 class FMBase(BaseEstimator):
@@ -105,7 +108,8 @@ class FMBase(BaseEstimator):
         rows = rows.replace(targets=codes, weights=weight)
 
         stops = self.early_stopping is True or (
-            self.early_stopping == "auto" and (eval_set is not None or len(rows) > MANY_ROWS)
+            self.early_stopping == "auto"
+            and (eval_set is not None or _worth_holding_out(len(rows), features.n_features))
         )
         only = watch = None
         if eval_set is not None:
@@ -118,14 +122,13 @@ class FMBase(BaseEstimator):
                 rows.take(held), codes[held], held_weight, targets, metrics, max(1, patience)
             )
 
-        options = self._options(targets, features, seed)
         if goes_on:
             machine = self._machine.handed_on(features)
-            trainer = machine.ready_to_train(options)
+            trainer = machine.ready_to_train(self._options(machine, rows, seed))
         else:
-            trainer = new_trainer(options, features)
+            machine = Machine(None, None, features, targets)
+            trainer = machine.start(self._options(machine, rows, seed))
             trainer.set_bias(targets.start(codes, weight))
-            machine = Machine(trainer, None, features, targets)
         machine.touched()
         tell = _on_scale(progress or (Lines() if Lines.wanted(self.verbose) else None), targets)
         history, _ = train(
@@ -162,12 +165,12 @@ class FMBase(BaseEstimator):
         ) else data.rows  # fmt: skip
         rows = rows.replace(targets=codes, weights=weight)
         if first:
-            trainer = new_trainer(self._options(targets, features, seed), features)
+            machine = Machine(None, None, features, targets)
+            trainer = machine.start(self._options(machine, rows, seed))
             trainer.set_bias(targets.start(codes, weight))
-            machine = Machine(trainer, None, features, targets)
         else:
             machine = self._machine
-            trainer = machine.ready_to_train(self._options(targets, features, seed))
+            trainer = machine.ready_to_train(self._options(machine, rows, seed))
         machine.touched()
         history, _ = train(trainer, rows, n_epochs=1, models=False)
         self._adopt(machine, history, n_iter=1 if first else self.n_iter_ + 1)
@@ -212,7 +215,10 @@ class FMBase(BaseEstimator):
             self.history_ = [*(self.history_ if n_iter > 1 else []), *epochs]
             self.n_iter_ = self.best_epoch_ = n_iter
 
-    def _options(self, targets: Targets, features: Features, seed: int) -> SolverOptions:
+    def _options(self, machine: Machine, rows: Rows, seed: int) -> SolverOptions:
+        """The solver's options; what is left open follows the data, those first seen."""
+        targets, features = machine.targets, machine.features
+
         def per_field(given: Any) -> Any:
             if not isinstance(given, Mapping):
                 return tuple(given) if isinstance(given, list | np.ndarray) else given
@@ -222,15 +228,25 @@ class FMBase(BaseEstimator):
                     raise DataError(f"a penalty names the field {name!r}, the fields are {names}")
             return tuple(float(given.get(name, 0.0)) for name in names)
 
+        rate, l2_factors = self.learning_rate, per_field(self.l2_factors)
+        if rate is None:
+            before = machine.trainer.options if machine.trainer else None
+            rate = (
+                before.learning_rate
+                if before and before.optimizer == self.solver
+                else default_learning_rate(self.solver, rows)
+            )
+        if l2_factors is None:
+            l2_factors = default_l2_factors(self.solver, targets.loss, rows, features.n_features)
         return solver_options(
             self.solver,
             n_factors=_count("n_factors", self.n_factors),
             loss=targets.loss,
             n_outputs=targets.n_outputs,
             interactions=self.interactions,
-            learning_rate=self.learning_rate,
+            learning_rate=rate,
             l2_linear=per_field(self.l2_linear),
-            l2_factors=per_field(self.l2_factors),
+            l2_factors=l2_factors,
             l1_linear=self.l1_linear or None,
             l1_factors=self.l1_factors or None,
             init_scale=self.init_scale,
@@ -341,6 +357,11 @@ class FMBase(BaseEstimator):
         tags.target_tags.required = True
         tags.non_deterministic = self.n_jobs not in (None, 1) and not self.deterministic
         return tags
+
+
+def _worth_holding_out(n_rows: int, n_features: int) -> bool:
+    enough = SOME_ROWS if n_rows < ROWS_A_FEATURE * n_features else MANY_ROWS
+    return n_rows > enough
 
 
 def _on_scale(progress: Progress | None, targets: Targets) -> Progress | None:

@@ -18,7 +18,7 @@ from crossfm.estimators._targets import Targets
 from crossfm.model import FactorModel, empty_factors
 from crossfm.solvers import FusedTrainer, SolverOptions
 
-__all__ = ["Machine", "new_trainer"]
+__all__ = ["Machine"]
 
 CHUNK = 1 << 16  # features folded at a time
 
@@ -104,6 +104,11 @@ class Machine:
             models = self.models()
         scores = [model.score(rows, n_jobs) for model in models]
         return scores[0] if len(scores) == 1 else np.stack(scores, axis=1)
+
+    def start(self, options: SolverOptions) -> FusedTrainer:
+        """A trainer that knows nothing yet."""
+        self.trainer = new_trainer(options, self.features)
+        return self.trainer
 
     def ready_to_train(self, options: SolverOptions) -> FusedTrainer:
         """The trainer; one that starts from the models where there is none, or none like this."""

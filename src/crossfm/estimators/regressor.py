@@ -26,11 +26,14 @@ class FMRegressor(RegressorMixin, FMBase):
     Args:
         n_factors: length k of each feature's vector ``v_i``; 0 gives a linear model.
         solver: "adagrad" (robust, the default), "sgd", or "ftrl" (L1 penalties, exact zeros).
-        learning_rate: step size; None: the solver's own.
+        learning_rate: step size; None: 1.5 over the mean features of a row, from 0.02 to 0.1
+            (for "sgd" 0.1 over them, from 0.001 to 0.01).
         n_epochs: passes over the rows at most.
         l2_linear: penalty of the weights; a number, one a field in a dict of field: number, or
-            None: the solver's own.
-        l2_factors: the same for the factors.
+            None: 0.
+        l2_factors: the same for the factors; None: 0.1, less where features are in more
+            than 1,000 rows on average ("sgd": half of it; "ftrl", which counts it once for all
+            rows: 10).
         l1_linear: L1 penalty of the weights, "ftrl" only.
         l1_factors: the same for the factors.
         interactions: "all" pairs of features, or "across_fields": features of one field are
@@ -39,8 +42,9 @@ class FMRegressor(RegressorMixin, FMBase):
         schema: what the columns of a frame are; None: inferred, and shown if `verbose`. One that
             is not fitted is fitted to X; one that is stays as it is. Yours is never changed.
         early_stopping: stop when the validation metric no longer improves, and keep the best
-            epoch. "auto": with an `eval_set`, and without one from 10,000 rows on, of which
-            `validation_fraction` is then held out; True or False.
+            epoch. "auto": with an `eval_set`; without one from 10,000 rows on (from 1,000 where
+            there is a feature for every ten rows or fewer), of which `validation_fraction` is
+            then held out; True or False.
         patience: epochs without an improvement before the fit stops.
         validation_fraction: share of the rows held out where there is no `eval_set`.
         eval_metric: a name of `crossfm.metrics.METRICS`, a `Metric`, ``f(y_true, y_pred)`` (greater
@@ -83,7 +87,7 @@ class FMRegressor(RegressorMixin, FMBase):
         *,
         solver: str = "adagrad",
         learning_rate: float | None = None,
-        n_epochs: int = 30,
+        n_epochs: int = 50,
         l2_linear: float | Mapping[str, float] | Sequence[float] | None = None,
         l2_factors: float | Mapping[str, float] | Sequence[float] | None = None,
         l1_linear: float = 0.0,
