@@ -1,0 +1,57 @@
+"""What a solver is given where the user left it open, in proportion to the data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from crossfm.data.rows import Rows
+
+__all__ = ["default_l2_factors", "default_learning_rate"]
+
+# Penalty of the factors. A squared error on standardised targets has curvature 1, a log loss
+# p (1 - p), about a fifth of it or less; so has the penalty that suits it. AdaGrad and SGD pay it
+# at each touch, FTRL once for all rows.
+L2_FACTORS = {
+    "adagrad": {"squared": 0.1, "logistic": 0.02, "softmax": 0.02},
+    "sgd": {"squared": 0.05, "logistic": 0.01, "softmax": 0.01},
+    "ftrl": {"squared": 10.0, "logistic": 1.0, "softmax": 1.0},
+}
+OFTEN = 1000  # rows a feature is in, on average, from which the penalty falls: they speak for it
+
+# Step size for a row of one feature, and the range it is kept in.
+RATES = {"adagrad": (1.5, 0.02, 0.1), "ftrl": (1.5, 0.02, 0.1), "sgd": (0.1, 0.001, 0.01)}
+
+
+def default_l2_factors(solver: str, loss: str, rows: Rows, n_features: int) -> float | None:
+    """The penalty of the factors; less a touch where each feature is in many rows.
+
+    Example:
+        >>> rows = Rows(np.zeros((20_000, 4), int))  # 20,000 rows a feature
+        >>> default_l2_factors("adagrad", "squared", rows, n_features=4)
+        0.005
+    """
+    if solver not in L2_FACTORS:
+        return None  # refused elsewhere, by name
+    penalty = L2_FACTORS[solver][loss]
+    touches = rows.nnz / max(n_features, 1)
+    if solver == "ftrl" or touches <= OFTEN:
+        return penalty
+    return float(f"{penalty * OFTEN / touches:.3g}")
+
+
+def default_learning_rate(solver: str, rows: Rows) -> float:
+    """A step size that falls with the size of the rows.
+
+    All features of a row step at once, and together move its score by about the step size times
+    the row's sum of squared values, which for categories is the number of features.
+
+    Example:
+        >>> default_learning_rate("adagrad", Rows(np.zeros((2, 39), int)))
+        0.0385
+    """
+    whole, least, most = RATES.get(solver, RATES["adagrad"])
+    size = float(rows.nnz)
+    if rows.values is not None:
+        size = float(np.square(rows.values, dtype=np.float64).sum())
+    size = max(size / max(len(rows), 1), 1.0)
+    return float(f"{min(max(whole / size, least), most):.3g}")
