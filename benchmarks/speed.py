@@ -48,20 +48,20 @@ MEGABYTE = 1_000_000
 
 # The best of each library's grid (--tune) at 1,000,000 rows.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "crossfm": {"learning_rate": 0.03, "l2_factors": 0.01, "init_scale": 0.01},
-    "xlearn": {"learning_rate": 0.03, "l2": 0.0, "init": 0.1},
+    "crossfm": {"learning_rate": 0.025, "l2_factors": 0.01, "init_scale": 0.01},
+    "xlearn": {"learning_rate": 0.02, "l2": 0.0, "init": 0.1},
     "modern-fm": {"learning_rate": 0.03, "l2": 0.0, "init": 0.01, "batch": 1},
 }
 GRIDS: dict[str, dict[str, Sequence[Any]]] = {
     "crossfm": {
-        "learning_rate": (0.02, 0.03, 0.05),
-        "l2_factors": (0.0, 0.01, 0.02),
-        "init_scale": (0.01,),
+        "learning_rate": (0.02, 0.025, 0.03),
+        "l2_factors": (0.005, 0.01, 0.015),
+        "init_scale": (0.01, 0.03),
     },
     "xlearn": {"learning_rate": (0.01, 0.02, 0.03, 0.05), "l2": (0.0, 1e-4, 1e-3), "init": (0.1,)},
     "modern-fm": {
-        "learning_rate": (0.02, 0.03, 0.05),
-        "l2": (0.0,),
+        "learning_rate": (0.005, 0.01, 0.02),
+        "l2": (0.0, 0.01),
         "init": (0.01,),
         "batch": (1,),
     },

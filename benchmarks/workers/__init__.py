@@ -51,13 +51,15 @@ class Part:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def csr(self, dtype: Any = np.float64) -> Any:
-        """As a scipy CSR matrix of `dtype`."""
+    def csr(self, index: Any = np.int64) -> Any:
+        """As a scipy CSR matrix of float64 with indices of type `index`."""
         from scipy import sparse
 
         values = np.ones(len(self.ids)) if self.values is None else self.values
-        parts = (np.asarray(values, dtype), np.asarray(self.ids), np.asarray(self.offsets))
-        return sparse.csr_matrix(parts, shape=(len(self), self.n_features))
+        parts = (np.asarray(values, np.float64), np.asarray(self.ids), np.asarray(self.offsets))
+        X = sparse.csr_matrix(parts, shape=(len(self), self.n_features))
+        X.indices, X.indptr = X.indices.astype(index), X.indptr.astype(index)
+        return X
 
     def head(self, n_rows: int) -> Part:
         """The first rows."""

@@ -21,8 +21,8 @@ class MyFM(Entrant):
         return f"myFM {version('myfm')}"
 
     def prepare(self) -> None:
-        self.X, self.y = self.train_part.csr(), np.array(self.train_part.targets)
-        self.X_test = self.test_part.csr()
+        self.X, self.y = self.train_part.csr(np.int32), np.array(self.train_part.targets)
+        self.X_test = self.test_part.csr(np.int32)
 
     def train(self, *, n_epochs: int, n_factors: int, n_kept: int | None = None,
               loss: str = "logistic", seed: int = 0) -> dict[str, Any]:  # fmt: skip
