@@ -10,7 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
-    from crossfm import data, datasets, errors, estimators, losses, metrics, nn, solvers, store
+    from crossfm import (
+        data,
+        datasets,
+        errors,
+        estimators,
+        explain,
+        losses,
+        metrics,
+        nn,
+        solvers,
+        store,
+    )
     from crossfm.data.fields import Bag, Categorical, Numeric
     from crossfm.data.rows import Rows
     from crossfm.data.schema import Schema
@@ -34,6 +45,7 @@ _MODULES = (
     "datasets",
     "errors",
     "estimators",
+    "explain",
     "losses",
     "metrics",
     "nn",
@@ -55,6 +67,7 @@ __all__ = [
     "datasets",
     "errors",
     "estimators",
+    "explain",
     "load",
     "losses",
     "metrics",

@@ -22,6 +22,7 @@ from crossfm.estimators._machine import Machine
 from crossfm.estimators._saving import save_estimator
 from crossfm.estimators._targets import Targets, as_vector, check_weight
 from crossfm.estimators._watching import Lines, held_out, metrics_of, watch_rows
+from crossfm.explain import Contributions, explain_row
 from crossfm.model import FactorModel
 from crossfm.solvers import History, SolverOptions, solver_options
 from crossfm.solvers import fit as train
