@@ -170,18 +170,28 @@ struct StepsView : Steps {
 };
 
 double train(const BatchView& batch, std::optional<Array<int64_t>> order, const TableView& table, StepsView steps,
-             std::optional<Array<int32_t>> slot_of, std::optional<Array<int64_t>> hot_ids, int64_t rows_before,
+             std::optional<Array<int64_t>> hot_ids, int64_t rows_before,
              int64_t least_block, int64_t most_block, int64_t growth, int threads, bool deterministic) {
   expect(batch.targets, "training needs targets");
   const int64_t count = order ? static_cast<int64_t>(order->shape(0)) : batch.n_rows;
   if (!count) return 0;
   steps.optimizer = table.optimizer;
   Hot hot;
-  if (slot_of && hot_ids && hot_ids->shape(0)) {
-    expect(static_cast<int64_t>(slot_of->shape(0)) >= table.n_features, "slot_of is too short");
-    hot.slot_of = slot_of->data();
+  std::vector<int64_t> entries;
+  if (hot_ids && hot_ids->shape(0)) {
     hot.ids = hot_ids->data();
     hot.count = static_cast<int64_t>(hot_ids->shape(0));
+    expect(hot.count <= 1 << 16, "at most 65,536 features are hot");
+    hot.bits = 6;
+    while ((int64_t{1} << hot.bits) < 4 * hot.count) ++hot.bits;
+    entries.assign(size_t{1} << hot.bits, -1);
+    for (int64_t slot = 0; slot < hot.count; ++slot) {
+      const int64_t id = hot.ids[slot];
+      expect(id >= 0 && id < table.n_features && id < int64_t{1} << 47, "a hot feature is out of range");
+      int64_t& entry = entries[Hot::home(id, hot.bits)];
+      if (entry < 0) entry = id << 16 | slot;  // the hotter one of two keeps the place
+    }
+    hot.entries = entries.data();
   }
   hot.rows_before = rows_before;
   expect(least_block > 0 && most_block >= least_block && growth > 0, "blocks must be positive and may only grow");
@@ -350,7 +360,7 @@ void bind_fm(nb::module_& m) {
            nb::arg("l1_linear"), nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"));
 
   m.def("train", &train, nb::kw_only(), nb::arg("batch"), nb::arg("order").none(), nb::arg("table"),
-        nb::arg("steps"), nb::arg("slot_of").none(), nb::arg("hot_ids").none(), nb::arg("rows_before"),
+        nb::arg("steps"), nb::arg("hot_ids").none(), nb::arg("rows_before"),
         nb::arg("least_block"), nb::arg("most_block"), nb::arg("growth"),
         nb::arg("threads"), nb::arg("deterministic"),
         "Train on the rows of `order` (None: all) in that order; returns the weighted sum of losses.");

@@ -140,7 +140,7 @@ class Private {
 
   Places places() const {
     Places at = pass_.places();
-    if (pass_.hot.count) at.slot_of = pass_.hot.slot_of;
+    if (pass_.hot.count) at.hot = pass_.hot.entries, at.hot_bits = pass_.hot.bits;
     at.hot_factors = factors_.data;
     at.hot_linear = linear_.data;
     return at;

@@ -57,11 +57,18 @@ struct Steps {
 // merges it with the table after every block of rows. Blocks grow with the rows trained so far
 // (steps shrink, so copies drift apart more slowly), from least_block to most_block.
 struct Hot {
-  const int32_t* slot_of = nullptr;  // [n_features], -1: cold; null: none is hot
-  const int64_t* ids = nullptr;      // [count]
+  // Direct-mapped: entries[home(id)] is id << 16 | slot for a hot id, -1 for none. One look-up in
+  // a table that stays in the cache, where an array of one slot a feature would not.
+  const int64_t* entries = nullptr;
+  int bits = 0;                        // 2^bits entries
+  const int64_t* ids = nullptr;        // [count], the id of each slot; count <= 2^16
   int64_t count = 0;
   int64_t rows_before = 0;  // rows trained in earlier calls
   int64_t least_block = 1, most_block = 1, growth = 1;
+
+  static uint64_t home(int64_t id, int bits) {
+    return (static_cast<uint64_t>(id) * 0x9E3779B97F4A7C15ull) >> (64 - bits);
+  }
 
   int64_t block_at(int64_t row) const {
     const int64_t block = (rows_before + row) / growth;

@@ -40,7 +40,8 @@ struct Places {
   float* factors;
   float* linear;
   int64_t stride, linear_stride;  // floats a feature
-  const int32_t* slot_of = nullptr;
+  const int64_t* hot = nullptr;  // Hot::entries
+  int hot_bits = 0;
   float* hot_factors = nullptr;
   float* hot_linear = nullptr;
   uint32_t owner = 0, owners = 1;  // keep only features of this owner
@@ -75,7 +76,8 @@ inline void resolve_ids(const Batch& batch, const Places& at, int64_t r, bool po
       if (owner_of(id, at.owners) != at.owner) continue;
     }
     if constexpr (SHARING == Sharing::hot) {
-      if (const int32_t slot = at.slot_of[id]; slot >= 0) {  // small and busy: in the cache already
+      if (const int64_t entry = at.hot[Hot::home(id, at.hot_bits)]; entry >> 16 == id) {
+        const int64_t slot = entry & 0xFFFF;  // small and busy: in the cache already
         row.p[m] = at.hot_factors + slot * at.stride;
         row.w[m++] = at.hot_linear + slot * at.linear_stride;
         continue;
@@ -97,7 +99,7 @@ CROSSFM_INLINE void resolve(const Batch& batch, const Places& at, int64_t r, boo
     if (batch.wide) resolve_ids<GENERAL, SHARING, int64_t>(batch, at, r, pool_fields, row);
     else resolve_ids<GENERAL, SHARING, int32_t>(batch, at, r, pool_fields, row);
   };
-  if (at.slot_of) with.template operator()<Sharing::hot>();
+  if (at.hot) with.template operator()<Sharing::hot>();
   else if (at.owners > 1) with.template operator()<Sharing::owned>();
   else with.template operator()<Sharing::none>();
 }

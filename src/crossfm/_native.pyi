@@ -86,7 +86,6 @@ def train(
     order: NDArray[numpy.int64] | None,
     table: Table,
     steps: Steps,
-    slot_of: NDArray[numpy.int32] | None,
     hot_ids: NDArray[numpy.int64] | None,
     rows_before: int,
     least_block: int,

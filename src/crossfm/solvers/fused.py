@@ -21,10 +21,10 @@ __all__ = ["FusedTrainer", "Prepared"]
 _LOSSES = {"squared": 0, "logistic": 1, "softmax": 2}
 _OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2}
 
-HOT_FEATURES = 4096  # at most so many features are private to each thread
-HOT_SHARE = 1 / 20_000  # a feature is hot from this share of the rows on
+HOT_FEATURES = 2048  # at most so many features are private to each thread
+HOT_SHARE = 1 / 5_000  # a feature is hot from this share of the rows on
 # Rows a thread trains between two merges of its hot features: a 64th of those trained so far.
-LEAST_BLOCK, MOST_BLOCK, GROWTH = 64, 1024, 64
+LEAST_BLOCK, MOST_BLOCK, GROWTH = 64, 4096, 64
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class Prepared:
     rows: Rows
     stats: RowStats
     batch: Any
-    slot_of: NDArray[np.int32] | None = None
     hot_ids: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -213,10 +212,8 @@ class FusedTrainer:
             longest_row=stats.longest_row,
             has_repeats=stats.has_repeats,
         )
-        slots: tuple[NDArray[np.int32], NDArray[np.int64]] | tuple[None, None] = (None, None)
-        if training:
-            slots = self._start_new(rows)
-        return Prepared(rows, stats, batch, *slots)
+        hot_ids = self._start_new(rows) if training else None
+        return Prepared(rows, stats, batch, hot_ids)
 
     def train(self, ready: Prepared, order: NDArray[np.int64] | None = None) -> float:
         """Train on the rows of `order` (None: all, as they come); the weighted sum of losses."""
@@ -225,7 +222,6 @@ class FusedTrainer:
             order=order,
             table=self._table(),
             steps=self._steps(),
-            slot_of=ready.slot_of,
             hot_ids=ready.hot_ids,
             rows_before=self._rows_trained,
             least_block=LEAST_BLOCK,
@@ -322,27 +318,21 @@ class FusedTrainer:
                 f" whole numbers from 0 to {classes - 1}"
             )
 
-    def _start_new(
-        self, rows: Rows
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]] | tuple[None, None]:
-        """Start features seen for the first time; choose the hot ones."""
+    def _start_new(self, rows: Rows) -> NDArray[np.int64] | None:
+        """Start features seen for the first time; with several threads, choose the hot ones."""
         parallel = self.threads > 1 and not self.options.deterministic
         if not parallel and rows.nnz < self.n_features // 4:
             ids = np.unique(rows.ids)  # work in proportion to the batch, not to the table
             self._start(ids[~self._seen[ids]].astype(np.int64))
-            return None, None
+            return None
         counts = np.zeros(self.n_features, np.uint32)
         _native.count_ids(rows.ids, counts)
         seen = self._seen[: self.n_features]
         self._start(np.flatnonzero((counts > 0) & ~seen))
         if not parallel:
-            return None, None
+            return None
         hot = np.flatnonzero(counts >= max(2, HOT_SHARE * len(rows)))
-        if len(hot) > HOT_FEATURES:
-            hot = np.sort(hot[np.argpartition(counts[hot], -HOT_FEATURES)[-HOT_FEATURES:]])
-        slot_of = np.full(self.n_features, -1, np.int32)
-        slot_of[hot] = np.arange(len(hot), dtype=np.int32)
-        return slot_of, hot.astype(np.int64)
+        return hot[np.argsort(counts[hot])[::-1][:HOT_FEATURES]].astype(np.int64)
 
     def _start(self, ids: NDArray[np.int64], *, draw: bool = True) -> None:
         self._seen[ids] = True
