@@ -14,6 +14,7 @@ from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError
 from crossfm.model import FactorModel
 from crossfm.solvers.fused import FusedTrainer, Prepared
+from crossfm.solvers.interrupts import Interrupts
 
 __all__ = ["Epoch", "History", "Watch", "fit"]
 
@@ -123,48 +124,49 @@ def fit(
     history = History()
     kept: list[FactorModel] | None = None  # of the last full epoch, or of the best one
     best = math.nan
-    for number in range(1, n_epochs + 1):
-        may_abandon = kept is not None or not history.epochs
-        started = time.perf_counter()
-        try:
-            loss, interrupted = _epoch(
-                trainer, ready, chosen, rng, number, n_epochs, may_abandon, progress
-            )
-        except _AbandonedError:
-            if not history.epochs:
-                raise KeyboardInterrupt from None
-            history.stopped = "interrupted"
-            break
-        seconds, loss = time.perf_counter() - started, loss / total_weight
-        if not math.isfinite(loss) or not np.isfinite(trainer.bias).all():
-            raise _diverged(trainer, number, loss, history)
-        metrics: Mapping[str, float] = {}
-        if watch and seen:
-            scores = trainer.score(seen)
-            if not np.isfinite(scores).all():
-                raise _diverged(trainer, number, loss, history)
-            metrics = watch.evaluate(scores)
-        epoch = Epoch(number, loss, metrics, seconds, len(chosen) / max(seconds, 1e-9))
-        history.epochs.append(epoch)
-        if progress:
-            progress("epoch", {"epoch": number, "of": n_epochs, "loss": loss, **metrics,
-                               "rows_per_second": epoch.rows_per_second})  # fmt: skip
-        if watch and watch.patience > 0:
-            value = metrics[watch.monitor]
-            if history.best_epoch == 0 or watch.improves(value, best):
-                best, history.best_epoch = value, number
-                kept = None  # frees the memory before as much is taken again
-                kept = trainer.models()
-            elif number - history.best_epoch >= watch.patience:
-                history.stopped = "early"
+    with Interrupts() as interrupts:
+        for number in range(1, n_epochs + 1):
+            may_abandon = kept is not None or not history.epochs
+            started = time.perf_counter()
+            try:
+                loss, interrupted = _epoch(
+                    trainer, ready, chosen, rng, number, n_epochs, may_abandon, progress, interrupts
+                )
+            except _AbandonedError:
+                if not history.epochs:
+                    raise KeyboardInterrupt from None
+                history.stopped = "interrupted"
                 break
-        else:
-            history.best_epoch, kept = number, None
-            if seconds > PATIENT_SECONDS and number < n_epochs and not interrupted:
-                kept = trainer.models()
-        if interrupted:
-            history.stopped = "interrupted"
-            break
+            seconds, loss = time.perf_counter() - started, loss / total_weight
+            if not math.isfinite(loss) or not np.isfinite(trainer.bias).all():
+                raise _diverged(trainer, number, loss, history)
+            metrics: Mapping[str, float] = {}
+            if watch and seen:
+                scores = trainer.score(seen)
+                if not np.isfinite(scores).all():
+                    raise _diverged(trainer, number, loss, history)
+                metrics = watch.evaluate(scores)
+            epoch = Epoch(number, loss, metrics, seconds, len(chosen) / max(seconds, 1e-9))
+            history.epochs.append(epoch)
+            if progress:
+                progress("epoch", {"epoch": number, "of": n_epochs, "loss": loss, **metrics,
+                                   "rows_per_second": epoch.rows_per_second})  # fmt: skip
+            if watch and watch.patience > 0:
+                value = metrics[watch.monitor]
+                if history.best_epoch == 0 or watch.improves(value, best):
+                    best, history.best_epoch = value, number
+                    kept = None  # frees the memory before as much is taken again
+                    kept = trainer.models()
+                elif number - history.best_epoch >= watch.patience:
+                    history.stopped = "early"
+                    break
+            else:
+                history.best_epoch, kept = number, None
+                if seconds > PATIENT_SECONDS and number < n_epochs and not interrupted:
+                    kept = trainer.models()
+            if interrupted or interrupts.asked:
+                history.stopped = "interrupted"
+                break
     if kept is not None:
         trainer.restore(kept)
     if not models:
@@ -185,6 +187,7 @@ def _epoch(
     n_epochs: int,
     may_abandon: bool,
     progress: Progress | None,
+    interrupts: Interrupts,
 ) -> tuple[float, bool]:
     """One pass: the sum of losses, and whether Ctrl-C came meanwhile."""
     n = len(chosen)
@@ -204,8 +207,9 @@ def _epoch(
                 seconds = time.perf_counter() - started
                 progress("rows", {"epoch": number, "of": n_epochs, "rows": done, "n_rows": n,
                                   "rows_per_second": done / max(seconds, 1e-9)})  # fmt: skip
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # from a callback, or in a thread
             interrupted = True
+        interrupted = interrupted or interrupts.asked
         if interrupted and may_abandon:
             left = (time.perf_counter() - started) * (n - done) / done
             if left > PATIENT_SECONDS:
