@@ -9,11 +9,13 @@ from crossfm.data.fields import Field
 if TYPE_CHECKING:
     from crossfm.data.schema import Schema
 
-__all__ = ["schema_table"]
+__all__ = ["HEADER", "schema_rows", "schema_table"]
+
+HEADER = ("field", "kind", "encoding", "distinct", "why")
 
 
-def schema_table(schema: Schema) -> str:
-    """Field, kind, encoding, distinct values and the reason of a guess, in aligned columns."""
+def schema_rows(schema: Schema) -> list[tuple[str, str, str, str, str]]:
+    """A row a field, then one a column left out; the cells are those of `HEADER`."""
     from crossfm.data.encoding import encoding_for
 
     reasons = {guess.name: guess.reason for guess in schema.guesses}
@@ -24,7 +26,12 @@ def schema_table(schema: Schema) -> str:
         count = f"{distinct:,}" if schema.is_fitted and distinct is not None else ""
         rows.append((field.name, kind_of(field), words, count, reasons.get(field.name, "")))
     rows += [(g.name, g.kind, "", "", g.reason) for g in schema.guesses if g.kind == "left out"]
-    header = ("field", "kind", "encoding", "distinct", "why")
+    return rows
+
+
+def schema_table(schema: Schema) -> str:
+    """Field, kind, encoding, distinct values and the reason of a guess, in aligned columns."""
+    header, rows = HEADER, schema_rows(schema)
     kept = [c for c in range(5) if c < 2 or any(row[c] for row in rows)]
     widths = [max(len(row[c]) for row in [header, *rows]) for c in kept]
     lines = []

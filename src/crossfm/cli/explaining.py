@@ -1,0 +1,231 @@
+"""What ``crossfm explain`` does: find the row, take its score apart, draw it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from crossfm.cli.errors import usage_error
+from crossfm.cli.examples import column_names, is_table, paths_of
+from crossfm.cli.format import a_value, plural
+from crossfm.cli.output import Screen
+from crossfm.cli.scoring import BATCH_ROWS, Scorer
+from crossfm.errors import DataError, SchemaError
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from crossfm.data.rows import Rows
+    from crossfm.explain import Contributions, Part
+
+__all__ = ["explain_one"]
+
+BAR = 24  # characters of the longest bar
+BIAS = "bias"
+
+
+class Found(NamedTuple):
+    """One row: as the model takes it, encoded, and the target that stands beside it."""
+
+    X: Any
+    rows: Rows
+    target: Any
+
+
+def explain_one(
+    model: Path, data: Path, row: int, k: int, by: str, label: str | None, screen: Screen
+) -> None:
+    """Explain row `row` of the file.
+
+    Raises:
+        DataError: no such row, text that is not JSON, values that no model takes.
+        SchemaError: a column that is not there.
+    """
+    from crossfm.explain import explain_row
+
+    scorer = Scorer.load(model)
+    found = _find(scorer, data, row)
+    told, chosen = _prediction(scorer, found, label)
+    told = {"row": row, **told}
+    if found.target is not None:
+        told["target"] = found.target
+    parts = explain_row(scorer.estimator.models_[chosen], found.rows, scorer.estimator.schema_)
+    largest, rest = _parts(parts, k, by)
+    screen.object(
+        {
+            **told,
+            "score": parts.score,
+            "by": by,
+            "contributions": [{"names": list(p.names), "value": p.value} for p in largest],
+            "rest": {"n": len(rest), "value": math.fsum(p.value for p in rest)},
+        }
+    )
+    screen.result((name, _shown(value)) for name, value in told.items())
+    screen.result_line()
+    _draw(screen, largest, rest, parts.score)
+
+
+# --- the row ------------------------------------------------------------------------------------
+
+
+def _find(scorer: Scorer, data: Path, row: int) -> Found:
+    schema = scorer.estimator.schema_
+    target = scorer.about.get("target")
+    if str(data) == "-" or data.suffix in (".json", ".jsonl", ".ndjson"):
+        if schema is None:
+            raise SchemaError(
+                f"{scorer.path} was fitted on text without names of columns, so it takes no JSON;"
+                " give a libsvm or libffm file, and --row"
+            )
+        records = _records(data)
+        if row >= len(records):
+            raise _no_row(data, row, len(records))
+        record = records[row]
+        return Found([record], schema.transform([record]), record.get(target) if target else None)
+    paths = paths_of([data])
+    scorer.check_kind(paths)
+    start = 0
+    for path in paths:
+        if is_table([path]):
+            from crossfm.data.tables import iter_tables
+
+            extra = [target] if target is not None and target in column_names(path) else []
+            columns = list(dict.fromkeys([*schema.columns, *extra]))
+            for table in iter_tables(path, BATCH_ROWS, columns, types=schema.column_types):
+                if row < start + table.num_rows:
+                    one = table.slice(row - start, 1)
+                    value = one.column(target)[0].as_py() if extra else None
+                    return Found(one, schema.transform(one), value)
+                start += table.num_rows
+        else:
+            for rows in scorer.text_rows(path, BATCH_ROWS):
+                if row < start + len(rows):
+                    one = rows[row - start : row - start + 1]
+                    assert one.targets is not None
+                    bare = one.replace(targets=None)
+                    return Found(bare, _known(scorer, bare), float(one.targets[0]))
+                start += len(rows)
+    raise _no_row(data, row, start)
+
+
+def _known(scorer: Scorer, rows: Rows) -> Rows:
+    """The row's features that the model has; a warning counts the others."""
+    from crossfm.estimators._features import drop_unknown
+
+    return drop_unknown(rows, scorer.estimator.models_[0].n_features)
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """One JSON object, a list of them, or one a line."""
+    from crossfm.data.files import open_bytes
+
+    name = "the standard input" if str(path) == "-" else str(path)
+    if str(path) == "-":
+        content = sys.stdin.buffer.read()
+    else:
+        with open_bytes(path) as file:
+            content = file.read()
+    try:
+        text = content.decode()
+        found = (
+            [json.loads(line) for line in text.splitlines() if line.strip()]
+            if path.suffix in (".jsonl", ".ndjson")
+            else json.loads(text)
+        )
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} is not JSON: {error}") from error
+    records = found if isinstance(found, list) else [found]
+    for record in records:
+        if not isinstance(record, dict):
+            raise DataError(
+                f"{name} holds {json.dumps(record)[:40]}, expected an object of column: value, or a"
+                " list of them"
+            )
+    return records
+
+
+def _no_row(data: Path, row: int, n: int) -> DataError:
+    return DataError(f"{data} has {plural(n, 'row')}, no row {row} (the first is row 0)")
+
+
+# --- the numbers --------------------------------------------------------------------------------
+
+
+def _prediction(scorer: Scorer, found: Found, label: str | None) -> tuple[dict[str, Any], int]:
+    """What the model says of the row, and which of its models is to be explained."""
+    estimator = scorer.estimator
+    if not scorer.is_classifier:
+        if label is not None:
+            usage_error("--class is for classes; this model predicts numbers")
+        return {"prediction": float(estimator.predict(found.X)[0])}, 0
+    probabilities = estimator.predict_proba(found.X)[0]
+    classes = estimator.classes_.tolist()
+    best = int(probabilities.argmax())
+    told = {"prediction": classes[best], "probability": float(probabilities[best])}
+    if len(classes) == 2:  # one model: the log odds of the second class
+        if label is not None and label != str(classes[1]):
+            usage_error(f"--class {label}: of two classes the second is explained, {classes[1]}")
+        return {**told, "explained": f"log odds of {classes[1]}"}, 0
+    chosen = best
+    if label is not None:
+        names = [str(c) for c in classes]
+        if label not in names:
+            usage_error(f"--class {label}: the classes are {', '.join(names[:20])}")
+        chosen = names.index(label)
+    return {**told, "explained": f"score of {classes[chosen]}"}, chosen
+
+
+def _parts(found: Contributions, k: int, by: str) -> tuple[list[Part], list[Part]]:
+    """The largest contributions, and the others."""
+    from crossfm.explain import Part
+
+    if by == "term":
+        parts = [Part(term.names, term.value) for term in found.terms()]
+    else:
+        parts = [
+            Part((), found.bias),
+            *(found.by_feature() if by == "feature" else found.by_field()),
+        ]
+        parts.sort(key=lambda part: -abs(part.value))
+    return (parts, []) if len(parts) <= k + 1 else (parts[:k], parts[k:])
+
+
+# --- the picture --------------------------------------------------------------------------------
+
+
+def _draw(screen: Screen, largest: list[Part], rest: list[Part], score: float) -> None:
+    """A line a contribution; on a terminal a bar, in proportion to all but the bias."""
+    lines = [(" × ".join(part.names) or BIAS, part.value) for part in largest]
+    if rest:
+        lines.append((f"{len(rest):,} smaller ones", math.fsum(part.value for part in rest)))
+    size = max((abs(value) for name, value in lines if name != BIAS), default=0.0) or 1.0
+    drawn = sys.stdout.isatty()
+    rows: list[tuple[Any, ...]] = [
+        (name, f"{value:+.4f}", _bar(value / size) if drawn and name != BIAS else "")
+        for name, value in lines
+    ]
+    total = "score", f"{score:+.4f}"
+    if drawn:
+        from rich.text import Text
+
+        rows.append((*(Text(cell, "bold") for cell in total), ""))
+    else:
+        rows.append((*total, ""))
+    screen.result_table(("what", "adds", ""), rows, right=("adds",))
+
+
+def _bar(share: float) -> Text:
+    """A bar of one sign: what adds in green, what takes away in red."""
+    from rich.text import Text
+
+    eighths = round(abs(share) * BAR * 8)
+    whole, part = divmod(eighths, 8)
+    text = "█" * whole + (" ▏▎▍▌▋▊▉"[part] if part else "")
+    return Text(text or "▏", "green" if share > 0 else "red")
+
+
+def _shown(value: Any) -> str:
+    return a_value(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,148 @@
+"""Metrics of a model over files: targets and scores collected batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfm.cli.errors import usage_error
+from crossfm.cli.output import Screen
+from crossfm.cli.task import target_of
+from crossfm.errors import DataError
+
+if TYPE_CHECKING:
+    from crossfm.cli.scoring import Batch, Scorer
+    from crossfm.metrics import Metric
+
+__all__ = ["chosen_metrics", "measure"]
+
+REGRESSION = ("rmse", "mae")
+TWO_CLASSES = ("log_loss", "auc", "normalized_entropy", "ece")
+CLASSES = ("log_loss",)
+COMPARE_CLASSES = ("auc", "normalized_entropy", "grouped_auc")  # undefined where there is one
+
+
+def chosen_metrics(names: Sequence[str], group: str | None) -> list[Metric]:
+    """The metrics of these names.
+
+    Raises:
+        typer.BadParameter: a name that is none, or a metric and `group` that do not fit.
+    """
+    from crossfm.metrics import get_metric
+
+    found = []
+    for name in names:
+        try:
+            metric = get_metric(name)
+        except DataError as error:
+            usage_error(f"--metrics: {error}")
+        if metric.name == "grouped_auc" and group is None:
+            usage_error("--metrics grouped_auc needs --group, the column of the groups")
+        found.append(metric)
+    if group is not None and not any(metric.takes_groups for metric in found):
+        usage_error("--group is given, and no metric goes by it: grouped_auc, ndcg@10, ... do")
+    return found
+
+
+def measure(
+    scorer: Scorer,
+    data: Sequence[Path],
+    target: str | None,
+    names: Sequence[str],
+    group: str | None,
+    weight: str | None,
+    screen: Screen,
+) -> dict[str, float]:
+    """Each metric's value over all rows.
+
+    Args:
+        scorer: the model.
+        data: files.
+        target: the column of the targets; None: text formats, which carry them.
+        names: of metrics; empty: those of the task.
+        group: the column of groups, or None.
+        weight: the column of weights, or None.
+        screen: is told what is left out.
+
+    Raises:
+        SchemaError, DataError: as `Scorer.batches`; targets that the model does not know.
+    """
+    columns = [name for name in (target, group, weight) if name is not None]
+    truths, scores, groups, weights = [], [], [], []
+    for batch in scorer.batches(data, columns):
+        y = _targets(batch, target)
+        truths.append(scorer.codes(y, batch.start) if scorer.is_classifier else _numbers(y, target))
+        scores.append(batch.scores)
+        if group is not None:
+            groups.append(_keys(batch, group))
+        if weight is not None:
+            weights.append(_weights(batch, weight))
+    truth, score = np.concatenate(truths), np.concatenate(scores)
+    wanted = chosen_metrics(names, group) if names else _usual(scorer, truth, group, screen)
+    proba = scorer.probabilities(score) if scorer.is_classifier else None
+    values = {}
+    for metric in wanted:
+        given: Any = score
+        if metric.needs == "probability":
+            if proba is None:
+                usage_error(f"--metrics {metric.name} needs probabilities; this is a regression")
+            given = proba
+        elif metric.needs == "value" and scorer.is_classifier:
+            usage_error(f"--metrics {metric.name} is for numbers; this model predicts classes")
+        values[metric.name] = metric(
+            truth,
+            given,
+            sample_weight=np.concatenate(weights) if weights else None,
+            groups=np.concatenate(groups) if groups else None,
+        )
+    return values
+
+
+def _usual(scorer: Scorer, truth: NDArray[Any], group: str | None, screen: Screen) -> list[Metric]:
+    """The metrics of the task that have a value here."""
+    if not scorer.is_classifier:
+        return chosen_metrics([*REGRESSION, *(["ndcg@10"] if group else [])], group)
+    if len(scorer.estimator.classes_) > 2:
+        return chosen_metrics(CLASSES, None)
+    names = [*TWO_CLASSES, *(["grouped_auc"] if group else [])]
+    if len(np.unique(truth)) < 2:
+        screen.warn(f"all rows are of one class, so there is no {' and no '.join(COMPARE_CLASSES)}")
+        names, group = [name for name in names if name not in COMPARE_CLASSES], None
+    return chosen_metrics(names, group)
+
+
+def _targets(batch: Batch, target: str | None) -> NDArray[Any]:
+    if batch.table is None or target is None:
+        assert batch.targets is not None
+        return batch.targets
+    return target_of(batch.table, target, batch.start)
+
+
+def _numbers(y: NDArray[Any], target: str | None) -> NDArray[np.float64]:
+    if y.dtype.kind in "OUS":
+        raise DataError(
+            f"{target or 'the target'} holds strings such as {y[0]!r}; this model predicts numbers"
+        )
+    return y.astype(np.float64)
+
+
+def _keys(batch: Batch, name: str) -> NDArray[Any]:
+    import pyarrow as pa
+
+    from crossfm.data.values import one, plain
+
+    assert batch.table is not None
+    return one(plain(batch.table.column(name), name).cast(pa.large_string())).to_numpy(
+        zero_copy_only=False
+    )
+
+
+def _weights(batch: Batch, name: str) -> NDArray[np.float64]:
+    from crossfm.data.values import numbers
+
+    assert batch.table is not None
+    return numbers(batch.table.column(name), name)

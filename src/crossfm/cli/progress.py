@@ -1,0 +1,119 @@
+"""A fit as it goes: a bar over the rows of the epoch, a line an epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from crossfm.cli.format import a_rate, a_time, a_value
+from crossfm.cli.output import Screen
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["FitProgress"]
+
+OURS = ("epoch", "of", "loss", "rows_per_second")  # the rest of an epoch's numbers are metrics
+
+
+class FitProgress:
+    """What the estimators' `progress` calls; a context around the fit.
+
+    On a terminal a bar shows the epoch, the share of its rows, rows a second and the time left
+    for all epochs; below each other stand the epochs that are done. Elsewhere each epoch is a
+    line of text.
+
+    Args:
+        screen: who is spoken to.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+        self.epochs = 0  # done
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._names: list[str] = []
+        self._started = 0.0
+
+    def __enter__(self) -> FitProgress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def __call__(self, event: str, numbers: Mapping[str, float]) -> None:
+        """Take note of ``"rows"`` (some rows are done) or ``"epoch"`` (one is over)."""
+        if self.screen.quiet:
+            return
+        if self._started == 0.0:
+            self._started = time.perf_counter()
+        if event == "rows":
+            if self.screen.live:
+                self._move(numbers)
+        elif event == "epoch":
+            self.epochs = int(numbers["epoch"])
+            self._line(numbers)
+
+    def _move(self, numbers: Mapping[str, float]) -> None:
+        if self._bar is None:
+            self._bar = _bar(self.screen)
+            self._task = self._bar.add_task("", total=1.0, epoch="", rate="", left="")
+        epoch, of = int(numbers["epoch"]), int(numbers["of"])
+        done, n = numbers["rows"], max(1.0, numbers["n_rows"])
+        elapsed = time.perf_counter() - self._started
+        passes = epoch - 1 + done / n
+        self._bar.update(
+            self._task,
+            completed=done / n,
+            epoch=f"epoch {str(epoch).rjust(len(str(of)))}/{of}",
+            rate=a_rate(numbers["rows_per_second"]),
+            left=f"{a_time(elapsed * (of - passes) / passes)} left",
+        )
+        self._bar.start()  # nothing where it has started already
+
+    def _line(self, numbers: Mapping[str, float]) -> None:
+        metrics = {name: value for name, value in numbers.items() if name not in OURS}
+        rate = a_rate(numbers["rows_per_second"])
+        if not self.screen.live:
+            told = ", ".join(f"{name} {a_value(x)}" for name, x in metrics.items())
+            self.screen.note(
+                f"epoch {int(numbers['epoch'])}/{int(numbers['of'])}:"
+                f" train loss {a_value(numbers['loss'])}{', ' if told else ''}{told}, {rate}"
+            )
+            return
+        if not self._names:
+            self._names = ["epoch", "train loss", *metrics, "speed"]
+            self._print(self._names, "bold")
+        values = [numbers["loss"], *metrics.values()]
+        self._print([str(int(numbers["epoch"])), *map(a_value, values), rate], "")
+
+    def _print(self, cells: list[str], style: str) -> None:
+        widths = [max(len(name), 12 if name == "speed" else 9) for name in self._names]
+        widths[0] = 5
+        text = "  ".join(cell.rjust(w) for cell, w in zip(cells, widths, strict=True))
+        console = self._bar.console if self._bar is not None else self.screen.notes
+        console.print(" " + text, style=style or None, highlight=False, markup=False)
+
+
+def _bar(screen: Screen) -> Progress:
+    """A line that leaves room at its end: the terminal echoes Ctrl-C as ^C there."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    return Progress(
+        TextColumn(" {task.fields[epoch]}", style="bold", markup=False),
+        BarColumn(bar_width=max(10, min(60, screen.notes.width - 60))),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TextColumn("{task.fields[left]}", style="cyan", markup=False),
+        console=screen.notes,
+        transient=True,
+    )

@@ -1,0 +1,165 @@
+"""What ``crossfm predict`` does: score batches, name the columns, write them."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from crossfm.cli.errors import usage_error
+from crossfm.cli.format import a_rate, a_size, a_time, plural
+from crossfm.cli.output import Screen
+from crossfm.cli.predict import What
+from crossfm.cli.scoring import Batch, Scorer
+from crossfm.cli.training import check_writable
+from crossfm.errors import DataError, SchemaError
+from crossfm.store.atomic import atomic_write
+
+__all__ = ["write_predictions"]
+
+ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
+
+
+def write_predictions(
+    model: Path,
+    data: Sequence[Path],
+    out: str,
+    what: What,
+    keep: Sequence[str],
+    batch_rows: int,
+    screen: Screen,
+) -> None:
+    """Score all rows of the files and write them to `out`, whole or not at all.
+
+    Raises:
+        ModelFileError: the model does not load, or the output cannot be written.
+        SchemaError, DataError: as `Scorer.batches`.
+    """
+    if out != "-":
+        if not out.endswith(ENDINGS):
+            usage_error(f"--out {out}: its name must end in one of {', '.join(ENDINGS)}, or be -")
+        check_writable(Path(out))
+    scorer = Scorer.load(model)
+    if what is What.PROBABILITIES and not scorer.is_classifier:
+        usage_error("--proba is for classes; this model predicts numbers")
+    if keep and scorer.estimator.schema_ is None:
+        usage_error(f"{model} was fitted on text without names of columns, so there is no --keep")
+    started = time.perf_counter()
+    with _sink(out) as file, _writer(out, file) as write, screen.busy("scoring") as say:
+        for batch in scorer.batches(data, keep, batch_rows):
+            write(_table(scorer, batch, what, keep))
+            say(f"{plural(scorer.n_rows, 'row')} scored")
+    seconds = time.perf_counter() - started
+    for line in scorer.unseen_words():
+        screen.note(line, "yellow")
+    size = None if out == "-" else Path(out).stat().st_size
+    if size is not None:
+        screen.note(
+            f"{out}: {plural(scorer.n_rows, 'row')}, {a_size(size)}, in {a_time(seconds)}"
+            f" ({a_rate(scorer.n_rows / max(seconds, 1e-9))})"
+        )
+    screen.object(
+        {
+            "model": str(model),
+            "out": out,
+            "out_bytes": size,
+            "n_rows": scorer.n_rows,
+            "seconds": seconds,
+            "unseen": scorer.unseen(),
+        }
+    )
+
+
+def _table(scorer: Scorer, batch: Batch, what: What, keep: Sequence[str]) -> pa.Table:
+    """The columns of the output for one batch."""
+    columns: dict[str, Any] = {}
+    if batch.table is not None:
+        columns = {name: batch.table.column(name) for name in keep}
+    for name, values in _numbers(scorer, batch.scores, what).items():
+        if name in columns:
+            raise SchemaError(f"--keep {name}: the output has a column of that name already")
+        columns[name] = pa.array(values)
+    return pa.table(columns)
+
+
+def _numbers(scorer: Scorer, scores: Any, what: What) -> dict[str, Any]:
+    if not scorer.is_classifier:
+        return {"prediction": scores}
+    classes = [str(label) for label in scorer.estimator.classes_.tolist()]
+    if what is What.RAW:
+        if scores.ndim == 1:
+            return {"score": scores}
+        return {f"score_{name}": scores[:, c] for c, name in enumerate(classes)}
+    columns = {} if what is What.PROBABILITIES else {"prediction": scorer.labels(scores)}
+    probabilities = scorer.probabilities(scores).astype(np.float32)
+    if probabilities.ndim == 1:
+        return {**columns, "probability": probabilities}
+    return columns | {f"probability_{name}": probabilities[:, c] for c, name in enumerate(classes)}
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _sink(out: str) -> Iterator[IO[bytes]]:
+    """Where the bytes go: standard output, or a file that appears whole."""
+    if out == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with atomic_write(out) as file:
+        if out.endswith(".gz"):
+            with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+                yield packed  # type: ignore[misc]
+        else:
+            yield file
+
+
+@contextlib.contextmanager
+def _writer(out: str, file: IO[bytes]) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that appends a table; all have the columns and types of the first."""
+    schema: pa.Schema | None = None
+    parquet: Any = None
+    separator = "\t" if ".tsv" in Path(out).suffixes else ","
+    try:
+
+        def write(table: pa.Table) -> None:
+            nonlocal schema, parquet
+            first = schema is None
+            schema = table.schema if schema is None else schema
+            try:
+                table = table.cast(schema)
+            except pa.ArrowException as error:
+                raise DataError(
+                    f"the files' columns are not of the same types: {error}; keep fewer columns"
+                ) from error
+            if out.endswith((".parquet", ".pq")):
+                if parquet is None:
+                    parquet = pa.parquet.ParquetWriter(file, schema)
+                parquet.write_table(table)
+                return
+            options = pa.csv.WriteOptions(
+                include_header=first, delimiter=separator, quoting_style="needed"
+            )
+            buffer = pa.BufferOutputStream()
+            try:
+                pa.csv.write_csv(table, buffer, options)
+            except pa.ArrowException as error:
+                raise DataError(
+                    f"CSV cannot hold these columns: {error}; keep fewer, or write .parquet"
+                ) from error
+            file.write(buffer.getvalue())
+
+        yield write
+    finally:
+        if parquet is not None:
+            parquet.close()
