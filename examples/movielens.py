@@ -4,7 +4,7 @@ Loads MovieLens 100K, infers a schema, fits, compares with two baselines on held
 loads, and explains one prediction. Without the data and without a network it does the same on a
 generated click log.
 
-    python examples/movielens.py [--epochs 30] [--seed 0]
+    python examples/movielens.py [--epochs 50] [--seed 0]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COLUMNS = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=30, help="at most (early stopping)")
+    parser.add_argument("--epochs", type=int, default=50, help="at most (early stopping)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     try:
@@ -92,10 +92,8 @@ def saved_and_loaded(model, test, scores) -> None:
         path = Path(folder) / "model.crossfm"
         model.save(path)
         again = cf.load(path)
-        found = again.predict(test) if hasattr(model, "schema_") and model.schema_ else None
-        if found is None:
-            found = again.decision_function(test)
-        same = np.array_equal(found, scores)
+        judge = getattr(again, "decision_function", again.predict)
+        same = np.array_equal(judge(test), scores)
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     if not same:
         sys.exit("the loaded model predicts otherwise")
@@ -103,7 +101,11 @@ def saved_and_loaded(model, test, scores) -> None:
 
 
 def explained(model, test, truth, predicted) -> None:
-    pass
+    heading("One prediction, taken apart")
+    row = test.slice(0, 1)
+    user, film = row["user"][0], row["item"][0]
+    print(f"user {user}, film {film}: predicted {predicted[0]:.2f}, rated {truth[0]:g}\n")
+    print(model.explain(row).table(limit=8))
 
 
 def heading(text: str) -> None:
