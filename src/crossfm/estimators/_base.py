@@ -17,7 +17,7 @@ from crossfm.data import inputs
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.estimators._defaults import default_l2_factors, default_learning_rate
-from crossfm.estimators._features import Data, Features, batches_of
+from crossfm.estimators._features import Data, Features, batches_of, file_batches
 from crossfm.estimators._machine import Machine
 from crossfm.estimators._saving import save_estimator
 from crossfm.estimators._targets import Targets, as_vector, check_weight
@@ -100,6 +100,7 @@ class FMBase(BaseEstimator):
         metrics = metrics_of(self.eval_metric, targets.metric)
         codes = targets.encode(y)
         weight = targets.weigh(codes, weight)
+        data, codes, weight, matrix = _without_weightless(data, codes, weight, matrix)
         if weight is not None:
             weight = weight / weight.mean()
         rows = data.rows
@@ -146,6 +147,10 @@ class FMBase(BaseEstimator):
             for part in batches_of(X, y, weight):
                 self._partial_fit(*part, classes=classes)
             return self
+        if inputs.kind_of(X) == "path":
+            for rows in file_batches(X):
+                self._partial_fit(rows, y, weight, classes)
+            return self
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         first = not self.__sklearn_is_fitted__()
         matrix = None
@@ -161,6 +166,7 @@ class FMBase(BaseEstimator):
         targets = self._learn_targets(y, weight, classes) if first else self._targets
         codes = targets.encode(y)
         weight = targets.weigh(codes, weight)
+        data, codes, weight, matrix = _without_weightless(data, codes, weight, matrix)
         rows = features.learn_scaling(data, weight, matrix) if (
             first and self.scale_values
         ) else data.rows  # fmt: skip
@@ -331,6 +337,28 @@ class FMBase(BaseEstimator):
         y, weight = _checked(data)
         return self._machine.score(data.rows, self.n_jobs), y, weight
 
+    def explain(self, X: Any, *, of: Any = None) -> Contributions:
+        """Take the score of one row apart into terms that sum to it.
+
+        Args:
+            X: one row in any form of input, such as a dict of column: value.
+            of: the class whose score is meant, where there are more than two.
+
+        Raises:
+            DataError: not one row, or no such class.
+        """
+        check_is_fitted(self)
+        parts = list(self._features.stream(X))
+        if len(parts) != 1 or len(parts[0]) != 1:
+            raise DataError(f"explain takes one row, got {sum(map(len, parts))}")
+        models = self._machine.models()
+        if len(models) == 1:
+            return explain_row(models[0], parts[0])
+        classes = self._targets.classes.tolist()
+        if of not in classes:
+            raise DataError(f"explain needs of=..., one of the classes {classes[:10]}, got {of!r}")
+        return explain_row(models[classes.index(of)], parts[0])
+
     def save(
         self,
         path: str | os.PathLike[str],
@@ -387,6 +415,19 @@ def _checked(data: Data) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
             f" rows, y has {len(y)}"
         )
     return y, check_weight(data.weight, len(data.rows))
+
+
+def _without_weightless(
+    data: Data, codes: NDArray[np.float32], weight: NDArray[Any] | None, matrix: Any
+) -> tuple[Data, NDArray[np.float32], NDArray[Any] | None, Any]:
+    """Leave out rows of weight zero: they are as good as not there, penalties included."""
+    if weight is None or weight.all():
+        return data, codes, weight, matrix
+    kept = np.flatnonzero(weight)
+    if not len(kept):
+        raise DataError("no row has a weight: those that sample_weight leaves, class_weight takes")
+    matrix = None if matrix is None else matrix[kept]
+    return data._replace(rows=data.rows.take(kept)), codes[kept], weight[kept], matrix
 
 
 def _count(name: str, value: Any, least: int = 0) -> int:

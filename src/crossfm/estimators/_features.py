@@ -17,7 +17,7 @@ from crossfm.errors import DataError, SchemaError
 from crossfm.estimators._matrix import check_matrix, join_matrices, matrix_rows
 from crossfm.estimators._scaling import Scaling
 
-__all__ = ["Data", "Features", "batches_of"]
+__all__ = ["Data", "Features", "batches_of", "file_batches"]
 
 Kind = Literal["columns", "matrix", "ids"]
 
@@ -262,6 +262,18 @@ def batches_of(X: Iterable[Any], y: Any, weight: Any) -> Iterator[tuple[Any, Any
             yield batch[0], batch[1], batch[2] if len(batch) == 3 else weight
         else:
             yield batch, y, weight
+
+
+def file_batches(X: Any) -> Iterator[Any]:
+    """The files of a path or paths in pieces: Arrow tables, or Rows with their targets."""
+    paths = inputs._paths(X)
+    if not inputs._is_table(paths):
+        yield from inputs.iter_rows(X)
+        return
+    from crossfm.data import tables
+
+    for path in paths:
+        yield from tables.iter_tables(path)
 
 
 def drop_unknown(rows: Rows, n_features: int) -> Rows:

@@ -69,6 +69,7 @@ class Machine:
 
     def models(self) -> tuple[FactorModel, ...]:
         """One `FactorModel` an output, on the scale of the data."""
+        self._catch_up()
         if self._models is None:
             trainer = self._need_trainer()
             n, k = trainer.n_features, trainer.options.n_factors
@@ -98,6 +99,7 @@ class Machine:
     def score(self, rows: Rows, n_jobs: int | None = None) -> NDArray[np.float32]:
         """Scores ``[n]``, or ``[n, n_outputs]`` with several outputs."""
         models: Sequence[FactorModel]
+        self._catch_up()
         if self._models is None and 4 * rows.nnz < self._need_trainer().n_features:
             models, rows = self._part(rows)
         else:
@@ -112,6 +114,7 @@ class Machine:
 
     def ready_to_train(self, options: SolverOptions) -> FusedTrainer:
         """The trainer; one that starts from the models where there is none, or none like this."""
+        self._catch_up()
         if self.trainer is None or replace(options, seed=self.trainer.options.seed) != (
             self.trainer.options
         ):
@@ -119,12 +122,32 @@ class Machine:
             trainer = new_trainer(options, self.features)
             trainer.load([self._unfolded(model) for model in models])
             self.trainer = trainer
-        elif self.features.n_features > self.trainer.n_features:
-            check_size(options, self.features.n_features)
-            self.trainer.grow(self.features.n_features, fields_for(options, self.features))
         return self.trainer
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Make room for features that X has brought."""
+        n = self.features.n_features
+        if self.trainer is not None and n > self.trainer.n_features:
+            check_size(self.trainer.options, n)
+            self.trainer.grow(n, fields_for(self.trainer.options, self.features))
+            self._models = None
+        elif self._models is not None and n > self._models[0].n_features:
+            self._models = tuple(self._widened(model, n) for model in self._models)
+
+    def _widened(self, model: FactorModel, n: int) -> FactorModel:
+        factors = empty_factors(n, model.n_factors)
+        factors[: model.n_features] = model.factors
+        weights = np.zeros(n, np.float32)
+        weights[: model.n_features] = model.weights
+        return replace(
+            model,
+            weights=weights,
+            factors=factors,
+            field_of=self.features.field_of(model.interactions),
+            schema=self.features.schema,
+        )
 
     def _need_trainer(self) -> FusedTrainer:
         assert self.trainer is not None

@@ -87,8 +87,8 @@ def held_out(
     held[order[rank < quota]] = True
     if not held.any() or held.all():
         raise DataError(
-            f"{n} rows are too few to hold out {fraction:g} of them; give eval_set=(X, y), or"
-            " early_stopping=False"
+            f"too few rows to hold out {fraction:g} of them (n_samples = {n}); give"
+            " eval_set=(X, y), or early_stopping=False"
         )
     return np.flatnonzero(~held), np.flatnonzero(held)
 

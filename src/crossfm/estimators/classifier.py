@@ -155,7 +155,8 @@ class FMClassifier(ClassifierMixin, FMBase):
         first data seen. The work is in proportion to the batch, not to the model.
 
         Args:
-            X: as in `fit`. The batches of an iterable are learned one after the other.
+            X: as in `fit`. The batches of an iterable are learned one after the other, and so are
+                files, piece by piece: they may be larger than memory.
             y: as in `fit`.
             classes: all labels that will ever occur; needed in the first call.
             sample_weight: as in `fit`, but taken as it is.

@@ -137,7 +137,8 @@ class FMRegressor(RegressorMixin, FMBase):
         that of the first data seen. The work is in proportion to the batch, not to the model.
 
         Args:
-            X: as in `fit`. The batches of an iterable are learned one after the other.
+            X: as in `fit`. The batches of an iterable are learned one after the other, and so are
+                files, piece by piece: they may be larger than memory.
             y: as in `fit`.
             sample_weight: as in `fit`, but taken as it is.
 
