@@ -110,6 +110,8 @@ class FusedTrainer:
             if len(field_of) != n_features:
                 raise DataError(f"field_of has {len(field_of)} entries, expected {n_features}")
             self.field_of = np.ascontiguousarray(field_of, dtype=np.int32)
+        elif self.field_of is not None and len(self.field_of) < n_features:
+            raise DataError(f"the fields of features {len(self.field_of)} and up are not given")
         wide, narrow = self._widths()
         if n_features * wide > self._factors.size or n_features > len(self._seen):
             # Room to spare once a table grows, so that many small growths cost one copy each
