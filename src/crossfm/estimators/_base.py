@@ -17,7 +17,7 @@ from crossfm.data import inputs
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.estimators._defaults import default_l2_factors, default_learning_rate
-from crossfm.estimators._features import Data, Features, batches_of, file_batches
+from crossfm.estimators._features import Data, Features, batches_of, file_batches, no_target
 from crossfm.estimators._machine import Machine
 from crossfm.estimators._saving import save_estimator
 from crossfm.estimators._targets import Targets, as_vector, check_weight
@@ -95,7 +95,7 @@ class FMBase(BaseEstimator):
                 X, y, sample_weight, schema=self.schema, owner=type(self).__name__,
                 verbose=Lines.wanted(self.verbose),
             )  # fmt: skip
-        y, weight = _checked(data)
+        y, weight = _checked(data, type(self).__name__)
         targets: Targets = self._targets if goes_on else self._learn_targets(y, weight)
         metrics = metrics_of(self.eval_metric, targets.metric)
         codes = targets.encode(y)
@@ -162,7 +162,7 @@ class FMBase(BaseEstimator):
         else:
             features = self._features
             data = features.extend(X, y, weight)
-        y, weight = _checked(data)
+        y, weight = _checked(data, type(self).__name__)
         targets = self._learn_targets(y, weight, classes) if first else self._targets
         codes = targets.encode(y)
         weight = targets.weigh(codes, weight)
@@ -273,8 +273,8 @@ class FMBase(BaseEstimator):
             )
         data = features.read(*given)
         if data.y is None:
-            raise DataError("eval_set carries no targets: give (X, y)")
-        y, weight = _checked(data)
+            raise DataError("eval_set carries no targets: give eval_set=(X, y)")
+        y, weight = _checked(data, type(self).__name__)
         return data.rows, targets.encode(y), weight
 
     # --- what was learned -------------------------------------------------------------------
@@ -332,9 +332,7 @@ class FMBase(BaseEstimator):
         """Scores, targets and weights of data to be judged on."""
         check_is_fitted(self)
         data = self._features.read(X, y, sample_weight, scaled=False)
-        if data.y is None:
-            raise DataError(f"{type(self).__name__} requires y to be passed to score, it is None")
-        y, weight = _checked(data)
+        y, weight = _checked(data, type(self).__name__)
         return self._machine.score(data.rows, self.n_jobs), y, weight
 
     def explain(self, X: Any, *, of: Any = None) -> Contributions:
@@ -406,8 +404,10 @@ def _on_scale(progress: Progress | None, targets: Targets) -> Progress | None:
     return tell
 
 
-def _checked(data: Data) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+def _checked(data: Data, owner: str) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
     """Targets and weights as vectors, as many as there are rows."""
+    if data.y is None:
+        raise no_target(owner)
     y = as_vector(data.y)
     if len(y) != len(data.rows):
         raise DataError(

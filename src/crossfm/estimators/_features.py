@@ -17,7 +17,7 @@ from crossfm.errors import DataError, SchemaError
 from crossfm.estimators._matrix import check_matrix, join_matrices, matrix_rows
 from crossfm.estimators._scaling import Scaling
 
-__all__ = ["Data", "Features", "batches_of", "file_batches"]
+__all__ = ["Data", "Features", "batches_of", "file_batches", "no_target"]
 
 Kind = Literal["columns", "matrix", "ids"]
 
@@ -103,7 +103,7 @@ class Features:
         if kind == "matrix":
             _expect_no_names(X, y, weight)
             if y is None:
-                raise _no_target(owner)
+                raise no_target(owner)
             X = check_matrix(X, None, owner)
             features = Features("matrix", owner, n_features=X.shape[1])
             return features, Data(matrix_rows(X), y, weight), X
@@ -454,12 +454,13 @@ def _read_ids(X: Any, y: Any, weight: Any, owner: str, *, need_y: bool = True) -
         if is_file and (y == np.floor(y)).all():
             y = y.astype(np.int64)  # labels as they stand in the text
     if y is None and need_y:
-        raise _no_target(owner)
+        raise no_target(owner)
     weight = rows.weights if weight is None else weight
     return Data(rows.replace(targets=None, weights=None), y, weight)
 
 
-def _no_target(owner: str) -> DataError:
+def no_target(owner: str) -> DataError:
+    """The error where there is nothing to fit to."""
     return DataError(
         f"{owner} requires y to be passed, but the target y is None; give an array, or the name of"
         " the column"

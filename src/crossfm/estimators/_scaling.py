@@ -14,7 +14,7 @@ from crossfm.data.rows import Rows
 __all__ = ["Scaling"]
 
 OFTEN = 0.5  # a column that is not zero in this share of the rows is standardised
-LARGEST_OFFSET = 100.0  # mean in deviations; more would drown in float32 once folded back
+LARGEST_OFFSET = 1000.0  # mean in deviations; more would drown in float32 once folded back
 CONSTANT = 1e-6  # deviation in means below which a column counts as constant
 
 

@@ -98,7 +98,7 @@ class ClassTargets:
         found = np.unique(labels)
         if len(found) < 2:
             raise DataError(
-                f"all {len(labels)} targets are of one class, {found[0]!r}; a classifier needs at"
+                f"all {len(labels)} targets are of one class, {found.tolist()[0]!r}; a classifier needs at"
                 " least two"
                 if classes is None
                 else f"classes holds {len(found)} labels, a classifier needs at least two"
@@ -124,7 +124,7 @@ class ClassTargets:
             row = int(np.argmax(unknown))
             shown = ", ".join(repr(c) for c in self.classes[:10].tolist())
             raise DataError(
-                f"row {row}: target {labels[row]!r} is none of the classes {shown}; name all of"
+                f"row {row}: target {labels.tolist()[row]!r} is none of the classes {shown}; name all of"
                 " them with classes=... in the first partial_fit, or fit anew"
             )
         return place.astype(np.float32)
