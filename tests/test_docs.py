@@ -2,7 +2,9 @@
 
 In a ```python block, `>>>` lines are doctests. A block without them is a program; where a
 ```text block follows it, that is what the program prints, numbers with a decimal point to within a
-hundredth: chips differ in the last digits of a fit. The blocks of one page share their names.
+hundredth: chips differ in the last digits of a fit. In a ```console block, lines after `$` are commands,
+and what follows them is what they write to stdout, `...` standing for anything. The
+blocks of one page share their names and their folder.
 `<!-- needs: ml-100k -->` anywhere on a page says which real data its examples read.
 """
 
@@ -14,6 +16,7 @@ import importlib
 import io
 import itertools
 import math
+import os
 import re
 import subprocess
 import sys
@@ -56,14 +59,28 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def is_close(got: str, want: str) -> bool:
-    """Equal texts, where numbers with a decimal point may differ by a hundredth of their size."""
+    """Equal but for white space, for what `...` stands for, and for a hundredth of a number."""
     number = r"-?\d+\.\d+"
-    if not doctest.OutputChecker().check_output(
-        re.sub(number, "#", want), re.sub(number, "#", got), FLAGS
-    ):
-        return False
-    pairs = zip(re.findall(number, got), re.findall(number, want), strict=True)
-    return all(math.isclose(float(a), float(b), rel_tol=0.01) for a, b in pairs)
+    wanted = " ".join(want.split())
+    pattern = "".join(
+        ".*?" if part == "..." else f"({number})" if re.fullmatch(number, part) else re.escape(part)
+        for part in re.split(rf"(\.\.\.|{number})", wanted)
+    )
+    found = re.fullmatch(pattern, " ".join(got.split()))
+    pairs = zip(found.groups(), re.findall(number, wanted), strict=True) if found else ()
+    return bool(found) and all(math.isclose(float(a), float(b), rel_tol=0.01) for a, b in pairs)
+
+
+def stdout_of(command: str) -> str:
+    """What a command writes to stdout; it must succeed."""
+    folder = Path(sys.executable).parent
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "COLUMNS": "120"}
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, f"{command}{done.stderr}"
+    return done.stdout
 
 
 def failures_of(page: str, name: str) -> str:
@@ -72,6 +89,13 @@ def failures_of(page: str, name: str) -> str:
     report = io.StringIO()
     blocks = blocks_of(page)
     for block, after in itertools.zip_longest(blocks, blocks[1:]):
+        if block.language == "console":
+            for command, want in re.findall(
+                r"^\$ (.+\n)((?:[^$].*\n|\n)*)", block.text, re.MULTILINE
+            ):
+                told = stdout_of(command)
+                if want.strip() and not is_close(told, want):
+                    report.write(f"{name}: {command}printed\n{told}and the page says\n{want}")
         if block.language != "python":
             continue
         if ">>> " in block.text:
@@ -151,6 +175,11 @@ class TestThisChecker:
         page = "```python\nprint('RMSE', 0.917)\n```\n```text\nRMSE {}\n```\n"
         assert failures_of(page.format("0.918"), "page") == ""
         assert "page says" in failures_of(page.format("0.943"), "page")
+
+    def test_sees_wrong_output_of_a_command(self):
+        page = "```console\n$ echo a 1.00 b\na {} ...\n$ true\n```\n"
+        assert failures_of(page.format("1.001"), "page") == ""
+        assert "page says" in failures_of(page.format("1.1"), "page")
 
     def test_shares_names_between_blocks(self):
         page = "```python\na = 1\n```\n```python\n>>> a\n1\n```\n"
