@@ -2,8 +2,8 @@
 
 In a ```python block, `>>>` lines are doctests. A block without them is a program; where a
 ```text block follows it, that is what the program prints, numbers with a decimal point to within a
-hundredth: chips differ in the last digits of a fit. In a ```console block, lines after `$` are commands,
-and what follows them is what they write to stdout, `...` standing for anything. The
+hundredth: chips differ in the last digits of a fit. In a ```console block, lines after `$` are
+commands, and what follows them is what they write to stdout, `...` standing for anything. The
 blocks of one page share their names and their folder.
 `<!-- needs: ml-100k -->` anywhere on a page says which real data its examples read.
 """

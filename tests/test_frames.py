@@ -95,7 +95,9 @@ def test_duplicate_columns(frame: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [["a", 1], [1, True], [object(), object()], [1, "a", None, 2.5]], ids=str
+    "values",
+    [["a", 1], [1, True], [object(), object()], [1, "a", None, 2.5]],
+    ids=["string and integer", "integer and boolean", "objects", "many"],
 )
 def test_mixed_types_name_the_column(values: list[Any]) -> None:
     for frame in (pd.DataFrame({"x": pd.Series(values, dtype=object)}), {"x": values}):
