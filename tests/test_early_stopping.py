@@ -126,7 +126,7 @@ def test_metrics_of_labels_scores_and_probabilities():
         FMClassifier(eval_metric=[]).fit(frame, label)
 
 
-# --- what is told ----------------------------------------------------------------------------------
+# --- what is told --------------------------------------------------------------------------------
 
 
 def test_progress_is_told_on_the_targets_scale():

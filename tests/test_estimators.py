@@ -26,7 +26,7 @@ def slow_score(intercept, coef, factors, X):
     return np.array(out)
 
 
-# --- regression ------------------------------------------------------------------------------------
+# --- regression ----------------------------------------------------------------------------------
 
 
 def test_interactions_are_learned_untuned():
@@ -100,7 +100,7 @@ def test_scale_values_off_trains_on_values_as_they_are():
     np.testing.assert_array_equal(plain.coef_, again.coef_)
 
 
-# --- classification --------------------------------------------------------------------------------
+# --- classification ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_class_weight_is_sample_weight():
     np.testing.assert_allclose(balanced.coef_, by_row.coef_, rtol=1e-4, atol=1e-6)
 
 
-# --- weights ---------------------------------------------------------------------------------------
+# --- weights -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["adagrad", "sgd", "ftrl"])
@@ -208,7 +208,7 @@ def test_sgd_steps_twice_as_far_for_twice_the_weight():
     np.testing.assert_allclose(fm.coef_, want, rtol=0.03)  # the bias has moved in between
 
 
-# --- reproducible ----------------------------------------------------------------------------------
+# --- reproducible --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"n_jobs": 3, "deterministic": True}])
@@ -236,7 +236,7 @@ def test_warm_start_goes_on():
     assert fm.schema_.n_features_ == cold.schema_.n_features_ + 2
 
 
-# --- other options ---------------------------------------------------------------------------------
+# --- other options -------------------------------------------------------------------------------
 
 
 def test_ftrl_sets_weights_to_exactly_zero():

@@ -318,10 +318,9 @@ def _kind(X: Any) -> Literal["columns", "matrix", "ids", "batches"]:
 
 def _is_unnamed(X: Any) -> bool:
     """Whether a frame is a matrix of numbers: pandas without names for its columns."""
-    columns = getattr(X, "columns", None)
-    if columns is None or not len(columns) or not hasattr(X, "dtypes"):
+    if not hasattr(X, "iloc") or not len(X.columns):
         return False
-    if not all(isinstance(name, int | np.integer) for name in columns):
+    if not all(isinstance(name, int | np.integer) for name in X.columns):
         return False
     return all(getattr(kind, "kind", "O") in "fiub" for kind in X.dtypes)
 

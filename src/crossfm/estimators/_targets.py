@@ -98,8 +98,8 @@ class ClassTargets:
         found = np.unique(labels)
         if len(found) < 2:
             raise DataError(
-                f"all {len(labels)} targets are of one class, {found.tolist()[0]!r}; a classifier needs at"
-                " least two"
+                f"all {len(labels)} targets are of one class, {found.tolist()[0]!r}; a classifier"
+                " needs at least two"
                 if classes is None
                 else f"classes holds {len(found)} labels, a classifier needs at least two"
             )
@@ -124,8 +124,8 @@ class ClassTargets:
             row = int(np.argmax(unknown))
             shown = ", ".join(repr(c) for c in self.classes[:10].tolist())
             raise DataError(
-                f"row {row}: target {labels.tolist()[row]!r} is none of the classes {shown}; name all of"
-                " them with classes=... in the first partial_fit, or fit anew"
+                f"row {row}: target {labels.tolist()[row]!r} is none of the classes {shown}; name"
+                " all of them with classes=... in the first partial_fit, or fit anew"
             )
         return place.astype(np.float32)
 
@@ -227,8 +227,8 @@ def as_vector(y: Any) -> Array:
     """Targets as a vector; a column is taken with scikit-learn's warning."""
     from sklearn.utils import column_or_1d
 
-    if hasattr(y, "to_numpy") and not hasattr(y, "iloc"):  # polars, Arrow
-        y = y.to_numpy()
+    if hasattr(y, "__array__") and not hasattr(y, "iloc"):  # polars, Arrow
+        y = np.asarray(y)
     try:
         return column_or_1d(y, warn=True)
     except ValueError as error:
