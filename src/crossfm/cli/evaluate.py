@@ -67,11 +67,13 @@ def evaluate(
     names = [m.strip() for text in metrics or () for m in text.split(",") if m.strip()]
     from crossfm.cli.measuring import chosen_metrics, measure
     from crossfm.cli.scoring import Scorer
+    from crossfm.cli.training import check_metrics
 
     screen = Screen(as_json=json, quiet=quiet)
     if names:
         chosen_metrics(names, group)  # wrong names are found before anything is read
     scorer = Scorer.load(model)
+    check_metrics("--metrics", names, scorer.is_classifier)
     named = scorer.estimator.schema_ is not None
     if not named and (target or group or weight):
         usage_error(

@@ -228,4 +228,6 @@ def _bar(share: float) -> Text:
 
 
 def _shown(value: Any) -> str:
-    return a_value(value) if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if value == int(value) else a_value(value)
+    return str(value)

@@ -88,11 +88,7 @@ def measure(
     for metric in wanted:
         given: Any = score
         if metric.needs == "probability":
-            if proba is None:
-                usage_error(f"--metrics {metric.name} needs probabilities; this is a regression")
             given = proba
-        elif metric.needs == "value" and scorer.is_classifier:
-            usage_error(f"--metrics {metric.name} is for numbers; this model predicts classes")
         values[metric.name] = metric(
             truth,
             given,
@@ -131,14 +127,21 @@ def _numbers(y: NDArray[Any], target: str | None) -> NDArray[np.float64]:
 
 
 def _keys(batch: Batch, name: str) -> NDArray[Any]:
+    """The group of each row; rows without one share a group."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from crossfm.data.values import one, plain
 
     assert batch.table is not None
-    return one(plain(batch.table.column(name), name).cast(pa.large_string())).to_numpy(
-        zero_copy_only=False
-    )
+    column = one(plain(batch.table.column(name), name))
+    try:
+        keys = pc.fill_null(column.cast(pa.large_string()), "")
+    except pa.ArrowException as error:
+        raise DataError(
+            f"--group {name}: a group is one value, the column holds {column.type}"
+        ) from error
+    return keys.to_numpy(zero_copy_only=False)
 
 
 def _weights(batch: Batch, name: str) -> NDArray[np.float64]:

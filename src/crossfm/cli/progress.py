@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -36,6 +37,7 @@ class FitProgress:
         self._task: Any = None
         self._names: list[str] = []
         self._started = 0.0
+        self._best = math.nan
 
     def __enter__(self) -> FitProgress:
         return self
@@ -92,16 +94,32 @@ class FitProgress:
             return
         if not self._names:
             self._names = ["epoch", "train loss", *metrics, "speed"]
-            self._print(self._names, "bold")
+            self._print(self._names, ["bold"] * len(self._names))
         values = [numbers["loss"], *metrics.values()]
-        self._print([str(int(numbers["epoch"])), *map(a_value, values), rate], "")
+        styles = ["dim", "", *[""] * len(metrics), "dim"]
+        if metrics and self._is_best(*next(iter(metrics.items()))):
+            styles[2] = "green"
+        self._print([str(int(numbers["epoch"])), *map(a_value, values), rate], styles)
 
-    def _print(self, cells: list[str], style: str) -> None:
+    def _is_best(self, name: str, value: float) -> bool:
+        """Whether the metric that decides is better than in every epoch before."""
+        from crossfm.metrics import get_metric
+
+        better = math.isnan(self._best) or get_metric(name).improves(value, self._best)
+        if better:
+            self._best = value
+        return better
+
+    def _print(self, cells: list[str], styles: list[str]) -> None:
+        from rich.text import Text
+
         widths = [max(len(name), 12 if name == "speed" else 9) for name in self._names]
         widths[0] = 5
-        text = "  ".join(cell.rjust(w) for cell, w in zip(cells, widths, strict=True))
+        line = Text(" ")
+        for place, (cell, width, style) in enumerate(zip(cells, widths, styles, strict=True)):
+            line.append(("  " if place else "") + cell.rjust(width), style)
         console = self._bar.console if self._bar is not None else self.screen.notes
-        console.print(" " + text, style=style or None, highlight=False, markup=False)
+        console.print(line, highlight=False)
 
 
 def _bar(screen: Screen) -> Progress:

@@ -33,10 +33,11 @@ from crossfm.errors import DataError, ModelFileError
 if TYPE_CHECKING:
     from crossfm.data.schema import Schema
 
-__all__ = ["Order", "check_writable", "train"]
+__all__ = ["Order", "check_metrics", "check_writable", "train"]
 
 MANY_ROWS = 10_000  # from here on a tenth is held out, unless told otherwise
 SHARE = 0.1
+OF_CLASSES = ("auc", "grouped_auc")  # of scores in the right order, but of two classes
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def train(order: Order, screen: Screen) -> None:
     """Train as ordered; ends with exit code 130 after an interrupt."""
     started = time.perf_counter()
     _check_parameters(order)
-    check_writable(order.model)
+    check_writable(order.model, keep=[*order.data, *filter(None, [order.valid_data])])
     with screen.busy("reading"):
         examples, valid, wanted = _read(order)
         task = choose_task(examples.y, order.task, wanted.target or "the target")
@@ -114,12 +115,20 @@ def train(order: Order, screen: Screen) -> None:
         raise typer.Exit(int(ExitCode.INTERRUPTED))
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, keep: Sequence[Path] = ()) -> None:
     """Refuse, before any work is done, a file that could not be written after it.
+
+    Args:
+        path: what is to be written.
+        keep: files that it must not replace: those that are read.
 
     Raises:
         ModelFileError: a folder of that name, no folder to put it in, or one that refuses.
+        DataError: it is one of `keep`.
     """
+    for other in keep:
+        if path.exists() and other.exists() and path.samefile(other):
+            raise DataError(f"{path} is to be read and to be written; name another file to write")
     if path.is_dir():
         raise ModelFileError(f"cannot write {path}: it is a folder; name a file in it")
     folder = Path(os.path.realpath(path)).parent
@@ -202,6 +211,17 @@ def _check_parameters(order: Order) -> None:
             usage_error("--metric grouped_auc needs groups; crossfm evaluate has --group")
 
 
+def check_metrics(option: str, names: Sequence[str], classes: bool) -> None:
+    """Refuse metrics of numbers for classes, and of classes for numbers."""
+    from crossfm.metrics import get_metric
+
+    for name in names:
+        if classes and get_metric(name).needs == "value":
+            usage_error(f"{option} {name} is for numbers, and classes are predicted")
+        if not classes and (get_metric(name).needs == "probability" or name in OF_CLASSES):
+            usage_error(f"{option} {name} is for classes, and numbers are predicted")
+
+
 def _estimator(order: Order, task: Task, schema: Schema | None, valid: Examples | None) -> Any:
     from crossfm.estimators import FMClassifier, FMRegressor
 
@@ -211,6 +231,7 @@ def _estimator(order: Order, task: Task, schema: Schema | None, valid: Examples 
     if parameters.get("patience") == 0:
         del parameters["patience"]
     metrics = list(order.metrics)
+    check_metrics("--metric", metrics, task.kind == "classification")
     if not metrics and valid is not None:
         metrics = ["rmse", "mae"] if task.kind == "regression" else ["log_loss"]
         if task.kind == "classification" and len(np.unique(valid.y)) == 2:

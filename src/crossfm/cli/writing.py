@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +49,7 @@ def write_predictions(
     if out != "-":
         if not out.endswith(ENDINGS):
             usage_error(f"--out {out}: its name must end in one of {', '.join(ENDINGS)}, or be -")
-        check_writable(Path(out))
+        check_writable(Path(out), keep=[model, *data])
     scorer = Scorer.load(model)
     if what is What.PROBABILITIES and not scorer.is_classifier:
         usage_error("--proba is for classes; this model predicts numbers")
@@ -147,8 +149,10 @@ def _writer(out: str, file: IO[bytes]) -> Iterator[Callable[[pa.Table], None]]:
                     parquet = pa.parquet.ParquetWriter(file, schema)
                 parquet.write_table(table)
                 return
+            if first:
+                file.write(_header(table.column_names, separator))
             options = pa.csv.WriteOptions(
-                include_header=first, delimiter=separator, quoting_style="needed"
+                include_header=False, delimiter=separator, quoting_style="needed"
             )
             buffer = pa.BufferOutputStream()
             try:
@@ -163,3 +167,10 @@ def _writer(out: str, file: IO[bytes]) -> Iterator[Callable[[pa.Table], None]]:
     finally:
         if parquet is not None:
             parquet.close()
+
+
+def _header(names: Sequence[str], separator: str) -> bytes:
+    """The first line of a CSV file; names in quotes where they need them."""
+    line = io.StringIO()
+    csv.writer(line, delimiter=separator, lineterminator="\n").writerow(names)
+    return line.getvalue().encode()
