@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from crossfm.data import inputs
 from crossfm.data.rows import Rows
-from crossfm.errors import DataError
+from crossfm.errors import DataError, DivergedError
 from crossfm.estimators._defaults import default_l2_factors, default_learning_rate
 from crossfm.estimators._features import Data, Features, batches_of, file_batches, no_target
 from crossfm.estimators._machine import Machine
@@ -178,8 +178,17 @@ class FMBase(BaseEstimator):
         else:
             machine = self._machine
             trainer = machine.ready_to_train(self._options(machine, rows, seed))
+        before = machine.known()
         machine.touched()
-        history, _ = train(trainer, rows, n_epochs=1, models=False)
+        try:
+            history, _ = train(trainer, rows, n_epochs=1, models=False)
+        except DivergedError as error:
+            if not first and not machine.fall_back(before):
+                del self._machine
+                error.add_note(
+                    "What was learned before is lost with it: load the last file that was saved."
+                )
+            raise
         self._adopt(machine, history, n_iter=1 if first else self.n_iter_ + 1)
         if history.stopped == "interrupted":
             raise KeyboardInterrupt

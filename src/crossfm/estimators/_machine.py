@@ -61,6 +61,17 @@ class Machine:
         """The trainer has moved on: models are out of date."""
         self._models = None
 
+    def known(self) -> tuple[FactorModel, ...] | None:
+        """The models, where they have been made since the last training."""
+        return self._models
+
+    def fall_back(self, models: tuple[FactorModel, ...] | None) -> bool:
+        """Be these models again, where there are any, after training has gone wrong."""
+        self._models = models
+        if models is not None:
+            self.trainer = None
+        return models is not None
+
     def handed_on(self, features: Features) -> Machine:
         """A machine that trains on from here; this one keeps its models and lets go the trainer."""
         models, trainer = self.models(), self.trainer
