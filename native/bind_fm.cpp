@@ -6,6 +6,8 @@
 #include <limits>
 #include <new>
 #include <string>
+#include <tuple>
+#include <vector>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -14,6 +16,7 @@
 #include <intrin.h>
 #endif
 
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "bind.hpp"
@@ -171,7 +174,7 @@ struct StepsView : Steps {
 
 double train(const BatchView& batch, std::optional<Array<int64_t>> order, const TableView& table, StepsView steps,
              std::optional<Array<int64_t>> hot_ids, int64_t rows_before,
-             int64_t least_block, int64_t most_block, int64_t growth, int threads, bool deterministic) {
+             std::tuple<int64_t, int64_t, int64_t> blocks, int threads, bool deterministic) {
   expect(batch.targets, "training needs targets");
   const int64_t count = order ? static_cast<int64_t>(order->shape(0)) : batch.n_rows;
   if (!count) return 0;
@@ -194,10 +197,8 @@ double train(const BatchView& batch, std::optional<Array<int64_t>> order, const 
     hot.entries = entries.data();
   }
   hot.rows_before = rows_before;
-  expect(least_block > 0 && most_block >= least_block && growth > 0, "blocks must be positive and may only grow");
-  hot.least_block = least_block;
-  hot.most_block = most_block;
-  hot.growth = growth;
+  std::tie(hot.least_block, hot.most_block, hot.growth) = blocks;
+  expect(hot.least_block > 0 && hot.most_block >= hot.least_block && hot.growth > 0, "blocks are positive and may only grow");
   threads = threads < 1 ? 1 : threads > 512 ? 512 : threads;
   nb::gil_scoped_release release;
   if (deterministic) {
@@ -361,7 +362,7 @@ void bind_fm(nb::module_& m) {
 
   m.def("train", &train, nb::kw_only(), nb::arg("batch"), nb::arg("order").none(), nb::arg("table"),
         nb::arg("steps"), nb::arg("hot_ids").none(), nb::arg("rows_before"),
-        nb::arg("least_block"), nb::arg("most_block"), nb::arg("growth"),
+        nb::arg("blocks"),
         nb::arg("threads"), nb::arg("deterministic"),
         "Train on the rows of `order` (None: all) in that order; returns the weighted sum of losses.");
   m.def("score", &score, nb::kw_only(), nb::arg("batch"), nb::arg("factors"), nb::arg("factors_at"),

@@ -88,9 +88,7 @@ def train(
     steps: Steps,
     hot_ids: NDArray[numpy.int64] | None,
     rows_before: int,
-    least_block: int,
-    most_block: int,
-    growth: int,
+    blocks: tuple[int, int, int],
     threads: int,
     deterministic: bool,
 ) -> float:

@@ -14,7 +14,7 @@ from crossfm import _native
 from crossfm.data.rows import Rows, RowStats
 from crossfm.errors import DataError
 from crossfm.model import FactorModel, empty_factors, group_fields
-from crossfm.solvers.options import FTRL, AdaGrad, SolverOptions
+from crossfm.solvers.options import FTRL, SGD, AdaGrad, SolverOptions
 
 __all__ = ["FusedTrainer", "Prepared"]
 
@@ -23,8 +23,10 @@ _OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2}
 
 HOT_FEATURES = 2048  # at most so many features are private to each thread
 HOT_SHARE = 1 / 5_000  # a feature is hot from this share of the rows on
-# Rows a thread trains between two merges of its hot features: a 64th of those trained so far.
-LEAST_BLOCK, MOST_BLOCK, GROWTH = 64, 4096, 64
+# Rows that all threads together train between merges of their hot features: a 32nd of those
+# trained so far, within bounds. Copies that drift further apart overshoot when they are added up.
+LEAST_BLOCK, MOST_BLOCK, GROWTH = 128, 8192, 32
+BLOCKS_AN_EPOCH = 64  # at least
 
 
 @dataclass(frozen=True)
@@ -226,9 +228,7 @@ class FusedTrainer:
             steps=self._steps(),
             hot_ids=ready.hot_ids,
             rows_before=self._rows_trained,
-            least_block=LEAST_BLOCK,
-            most_block=MOST_BLOCK,
-            growth=GROWTH,
+            blocks=self._blocks(len(ready)),
             threads=self.threads,
             deterministic=self.options.deterministic and self.threads > 1,
         )
@@ -304,6 +304,14 @@ class FusedTrainer:
             l2_linear=self._l2[0],
             l2_factors=self._l2[1],
         )
+
+    def _blocks(self, n_rows: int) -> tuple[int, int, int]:
+        """Least and most rows a thread trains between merges, and rows before for each of them."""
+        most = min(MOST_BLOCK, n_rows // BLOCKS_AN_EPOCH)
+        if isinstance(self.options, SGD):  # its steps do not shrink with the rows trained
+            most = min(most, int(4 / self.options.learning_rate))
+        least = max(1, LEAST_BLOCK // self.threads)
+        return least, max(least, most // self.threads), GROWTH * self.threads
 
     def _check_targets(self, rows: Rows) -> None:
         if rows.targets is None:
