@@ -74,7 +74,9 @@ def fit(
     learning_rate: Annotated[float | None, _option(TRAINING, "X", "Size of the steps.")] = None,
     l2_linear: Annotated[float | None, _option(TRAINING, "X", "Penalty of linear weights.")] = None,
     l2_factors: Annotated[float | None, _option(TRAINING, "X", "Penalty of the factors.")] = None,
-    solver: Annotated[str | None, _option(TRAINING, "NAME", "adagrad, sgd or ftrl.")] = None,
+    solver: Annotated[
+        str | None, _option(TRAINING, "NAME", "adagrad (where left out), sgd or ftrl.")
+    ] = None,
     interactions: Annotated[
         str | None,
         _option(TRAINING, "WHICH", "all features meet, or those across_fields only."),

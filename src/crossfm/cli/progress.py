@@ -40,6 +40,10 @@ class FitProgress:
         self._best = math.nan
 
     def __enter__(self) -> FitProgress:
+        if self.screen.live:
+            self._bar = _bar(self.screen)
+            self._task = self._bar.add_task("", total=None, epoch="encoding", rate="", left="")
+            self._bar.start()
         return self
 
     def __exit__(
@@ -59,28 +63,26 @@ class FitProgress:
         if self._started == 0.0:
             self._started = time.perf_counter()
         if event == "rows":
-            if self.screen.live:
-                self._move(numbers)
+            self._move(numbers)
         elif event == "epoch":
             self.epochs = int(numbers["epoch"])
             self._line(numbers)
 
     def _move(self, numbers: Mapping[str, float]) -> None:
         if self._bar is None:
-            self._bar = _bar(self.screen)
-            self._task = self._bar.add_task("", total=1.0, epoch="", rate="", left="")
+            return
         epoch, of = int(numbers["epoch"]), int(numbers["of"])
         done, n = numbers["rows"], max(1.0, numbers["n_rows"])
         elapsed = time.perf_counter() - self._started
         passes = epoch - 1 + done / n
         self._bar.update(
             self._task,
+            total=1.0,
             completed=done / n,
             epoch=f"epoch {str(epoch).rjust(len(str(of)))}/{of}",
             rate=a_rate(numbers["rows_per_second"]),
             left=f"{a_time(elapsed * (of - passes) / passes)} left",
         )
-        self._bar.start()  # nothing where it has started already
 
     def _line(self, numbers: Mapping[str, float]) -> None:
         metrics = {name: value for name, value in numbers.items() if name not in OURS}

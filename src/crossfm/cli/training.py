@@ -73,6 +73,8 @@ def train(order: Order, screen: Screen) -> None:
     _check_parameters(order)
     check_writable(order.model, keep=[*order.data, *filter(None, [order.valid_data])])
     with screen.busy("reading"):
+        import crossfm.estimators  # noqa: F401 - scikit-learn takes its time
+
         examples, valid, wanted = _read(order)
         task = choose_task(examples.y, order.task, wanted.target or "the target")
         schema = wanted.schema(examples.X) if wanted.target is not None else None
