@@ -138,10 +138,14 @@ class Runs:
     answers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
+    def trained(self) -> int:
+        """Rows that one run passes over."""
+        return self.n_rows * int(self.entry.options["n_epochs"])
+
+    @property
     def rates(self) -> list[float]:
         """Training rows per second of each round."""
-        rows = self.n_rows * int(self.entry.options["n_epochs"])
-        return [rows / seconds for seconds in self.seconds]
+        return [self.trained / seconds for seconds in self.seconds]
 
     @property
     def loss(self) -> float:

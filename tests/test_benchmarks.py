@@ -91,8 +91,8 @@ def test_spread_is_the_median():
         Spread.of([])
 
 
-def runs(label, seconds, losses, *, n_rows=100, max_rows=None, epochs=2):
-    entry = Entry(label, label, {"n_epochs": epochs}, max_rows)
+def runs(label, seconds, losses, *, n_rows=100, max_rows=None, epochs=2, **options):
+    entry = Entry(label, label, {"n_epochs": epochs, **options}, max_rows)
     return Runs(entry, "1", n_rows, list(seconds), list(losses))
 
 
@@ -231,7 +231,9 @@ def test_speed_promises_are_the_ones_asked_for():
         "crossfm": runs("crossfm", [1.0], [0.50]),
         "crossfm, 2 threads": runs("crossfm, 2 threads", [0.6], [0.5005]),
         "xlearn": runs("xlearn", [3.5], [0.51]),
-        "modern-fm": runs("modern-fm", [14.0], [0.49]),
+        "modern-fm": runs("modern-fm", [30.0], [0.49]),
+        "modern-fm, batches": runs("modern-fm, batches", [14.0], [0.51]),
+        "modern-fm, SGD": runs("modern-fm, SGD", [9.0], [0.48], optimizer="sgd"),
     }
     used = {"above": 150e6}
     figures = {f.name: f for f in speed.figures(found, used)}
@@ -247,4 +249,6 @@ def test_speed_promises_are_the_ones_asked_for():
     assert figures["speed_over_xlearn"].value == 3.5
     assert figures["speed_over_xlearn"].bar == 3.0
     assert figures["speed_over_modern_fm"].bar == 15.0
+    assert figures["speed_over_modern_fm"].value == 14.0  # over its faster AdaGrad setting
+    assert figures["log_loss_behind_modern_fm"].value == pytest.approx(0.01)  # behind the better
     assert figures["two_threads_over_one"].bar == 1.4
