@@ -64,10 +64,9 @@ test-all: $(STAMPS)/native ## All tests, the slow ones too
 
 .PHONY: lint
 lint: $(STAMPS)/native ## Style, format, types, and the import levels
-	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
-	@$(VENV)/bin/lint-imports --no-cache --no-logo
+	@failed=; for check in "$(PY) -m ruff check ." "$(PY) -m ruff format --check ." "$(PY) -m mypy" \
+		"$(VENV)/bin/lint-imports --no-cache --no-logo"; do $$check || failed="$$failed  $$check;"; done; \
+		test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 .PHONY: format
 format: $(STAMPS)/packages ## Format the Python sources and mend what ruff can mend
