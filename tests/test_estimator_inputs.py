@@ -383,6 +383,18 @@ def test_files_are_frames(tmp_path, suffix):
         FMRegressor().fit(path, "ratnig")
 
 
+def test_codes_that_look_like_numbers_stay_codes(tmp_path):
+    """A column of strings is read as strings from every later file."""
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_text("zip,y\n01234,1\nx,2\n01234,1\n")
+    second.write_text("zip,y\n01234,1\n05678,5\n")
+    fm = FMRegressor(**OPTIONS).fit(first, "y")
+    same_zip = fm.predict({"zip": ["01234"]})
+    assert fm.predict(second)[0] == same_zip[0]
+    grown = FMRegressor(**OPTIONS).partial_fit([first, second], "y")
+    assert grown.schema_.feature_names() == ["zip=<unknown>", "zip=01234", "zip=x", "zip=05678"]
+
+
 def test_batches_of_frames():
     frame, y = ratings(300)
     schema = Schema([Categorical("user"), Categorical("film")]).fit(frame)

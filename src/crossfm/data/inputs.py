@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from crossfm.data.schema import Schema
 
-__all__ = ["as_rows", "as_table", "file_format", "iter_rows", "kind_of", "take_column"]
+__all__ = [
+    "are_tables",
+    "as_rows",
+    "as_table",
+    "file_format",
+    "iter_rows",
+    "kind_of",
+    "paths_of",
+    "take_column",
+]
 
 Kind: TypeAlias = Literal["rows", "frame", "csr", "dense", "path", "batches"]
 Format: TypeAlias = Literal["parquet", "csv", "libsvm", "libffm"]
@@ -113,8 +122,8 @@ def as_rows(
     if kind == "batches":
         return _stack(iter_rows(X, schema, targets, weights))
     if kind == "path":
-        paths = _paths(X)
-        if _is_table(paths):
+        paths = paths_of(X)
+        if are_tables(paths):
             schema = _need(schema, paths[0])
             columns = _columns(schema, targets, weights)
             table = as_table(X, columns, schema.column_types)
@@ -155,8 +164,8 @@ def iter_rows(
         yield from as_rows(X, schema, targets, weights).batches(batch_rows)
         return
     _names_only(targets, weights, "files read in batches")
-    paths = _paths(X)
-    if _is_table(paths):
+    paths = paths_of(X)
+    if are_tables(paths):
         from crossfm.data import tables
 
         schema = _need(schema, paths[0])
@@ -191,8 +200,8 @@ def as_table(
     kind = kind_of(X)
     if kind == "frame":
         return to_arrow(X, columns)
-    paths = _paths(X) if kind == "path" else []
-    if not paths or not _is_table(paths):
+    paths = paths_of(X) if kind == "path" else []
+    if not paths or not are_tables(paths):
         raise SchemaError(f"columns with names are needed, {_words(X)} has none")
     from crossfm.data import tables
 
@@ -327,7 +336,7 @@ def _columns(schema: Schema, *named: str | ArrayLike | None) -> list[str]:
     return list(dict.fromkeys([*schema.columns, *(n for n in named if isinstance(n, str))]))
 
 
-def _paths(X: Any) -> list[Path]:
+def paths_of(X: Any) -> list[Path]:
     """The files of a path or paths; a folder stands for the files in it, in order."""
     paths = []
     for path in [Path(X)] if isinstance(X, str | os.PathLike) else [Path(x) for x in X]:
@@ -341,7 +350,8 @@ def _paths(X: Any) -> list[Path]:
     return paths
 
 
-def _is_table(paths: Sequence[Path]) -> bool:
+def are_tables(paths: Sequence[Path]) -> bool:
+    """Whether the files are Parquet or CSV, not libsvm or libffm text; all of one kind."""
     formats = {file_format(path) in ("parquet", "csv") for path in paths}
     if len(formats) > 1:
         raise DataError("some of the files are tables, others libsvm or libffm text; read one kind")

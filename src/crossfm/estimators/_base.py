@@ -148,8 +148,8 @@ class FMBase(BaseEstimator):
                 self._partial_fit(*part, classes=classes)
             return self
         if inputs.kind_of(X) == "path":
-            for rows in file_batches(X):
-                self._partial_fit(rows, y, weight, classes)
+            for piece in file_batches(X, lambda: getattr(self, "schema_", self.schema)):
+                self._partial_fit(piece, y, weight, classes)
             return self
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         first = not self.__sklearn_is_fitted__()

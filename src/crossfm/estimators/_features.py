@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -128,7 +128,7 @@ class Features:
             return _stack(parts)
         if self.kind == "columns" and kind == "columns":
             assert self.schema is not None
-            table = _table(X, [*self.schema.columns, *_named(y, weight)])
+            table = _table(X, [*self.schema.columns, *_named(y, weight)], self.schema)
             self.schema.partial_fit(table)
             self.n_features = self.schema.n_features_
             return self._read_table(table, y, weight)
@@ -210,7 +210,7 @@ class Features:
         assert self.schema is not None
         columns = self.schema.columns
         if kind == "columns":
-            return _table(X, [*columns, *_named(y, weight)])
+            return _table(X, [*columns, *_named(y, weight)], self.schema)
         if kind == "ids":
             raise SchemaError(
                 f"this {self.owner} was fitted on columns with names, {type(X).__name__} has none;"
@@ -264,16 +264,21 @@ def batches_of(X: Iterable[Any], y: Any, weight: Any) -> Iterator[tuple[Any, Any
             yield batch, y, weight
 
 
-def file_batches(X: Any) -> Iterator[Any]:
-    """The files of a path or paths in pieces: Arrow tables, or Rows with their targets."""
-    paths = inputs._paths(X)
-    if not inputs._is_table(paths):
+def file_batches(X: Any, schema_now: Callable[[], Schema | None]) -> Iterator[Any]:
+    """The files of a path or paths in pieces: Arrow tables, or Rows with their targets.
+
+    `schema_now` gives the schema as it is when the next file is opened.
+    """
+    paths = inputs.paths_of(X)
+    if not inputs.are_tables(paths):
         yield from inputs.iter_rows(X)
         return
     from crossfm.data import tables
 
     for path in paths:
-        yield from tables.iter_tables(path)
+        schema = schema_now()
+        types = None if schema is None else schema.column_types
+        yield from tables.iter_tables(path, types=types)
 
 
 def drop_unknown(rows: Rows, n_features: int) -> Rows:
@@ -309,8 +314,8 @@ def _kind(X: Any) -> Literal["columns", "matrix", "ids", "batches"]:
     if kind == "frame" and _is_unnamed(X):
         return "matrix"
     if kind == "path":
-        paths = inputs._paths(X)
-        return "columns" if inputs._is_table(paths) else "ids"
+        paths = inputs.paths_of(X)
+        return "columns" if inputs.are_tables(paths) else "ids"
     if kind == "batches":
         return "batches"
     return "columns" if kind == "frame" else "ids" if kind == "rows" else "matrix"
@@ -379,7 +384,7 @@ def _learn_schema(
                 f"schema is a {type(schema).__name__}, expected a Schema: Schema([...]) of fields,"
                 " or Schema.infer(frame)"
             )
-        table = _table(X, [*schema.columns, *names])
+        table = _table(X, [*schema.columns, *names], schema)
         for name in schema.columns:
             if name in names or _same(y, table, name, named=True):
                 raise SchemaError(
@@ -428,8 +433,9 @@ def _same(y: Any, table: Any, name: str, named: bool = False) -> bool:
         return False
 
 
-def _table(X: Any, columns: list[str] | None) -> Any:
-    return inputs.as_table(X, None if columns is None else list(dict.fromkeys(columns)))
+def _table(X: Any, columns: list[str] | None, schema: Schema | None = None) -> Any:
+    unique = None if columns is None else list(dict.fromkeys(columns))
+    return inputs.as_table(X, unique, None if schema is None else schema.column_types)
 
 
 def _named(*given: Any) -> list[str]:
