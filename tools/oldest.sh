@@ -10,4 +10,7 @@ read -ra wanted <<<"$("$venv/bin/python" tools/requirements.py --build) $(
   "$venv/bin/python" tools/requirements.py --oldest --extras dev)"
 "${pip[@]}" "${wanted[@]}"
 PATH="$PWD/$venv/bin:$PATH" "${pip[@]}" --no-build-isolation --no-deps --editable .
-"$venv/bin/python" -m pytest -q -m "not slow" "$@"
+# The pages of docs/ show what today's versions print.
+"$venv/bin/python" -m pytest -q -m "not slow" --ignore=tests/test_docs.py \
+  --ignore=src/crossfm/nn --ignore=tests/test_nn.py \
+  --deselect="tests/test_import.py::test_every_public_name_is_there[nn]" "$@"

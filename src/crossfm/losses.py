@@ -301,8 +301,8 @@ def get_loss(name: str | Loss) -> Loss:
         DataError: an unknown name; the nearest one is suggested.
 
     Example:
-        >>> get_loss("squared").gradient(3.0, 1.0)
-        np.float64(2.0)
+        >>> float(get_loss("squared").gradient(3.0, 1.0))
+        2.0
         >>> get_loss("logistik")
         Traceback (most recent call last):
             ...

@@ -70,8 +70,8 @@ def held_out(
 
     Example:
         >>> kept, held = held_out(10, 0.2, np.array([0] * 5 + [1] * 5), seed=0)
-        >>> len(kept), sorted(held // 5)
-        (8, [np.int64(0), np.int64(1)])
+        >>> len(kept), sorted((held // 5).tolist())
+        (8, [0, 1])
     """
     if not 0.0 < fraction < 1.0:
         raise DataError(f"validation_fraction is {fraction!r}, expected a number between 0 and 1")
