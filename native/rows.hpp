@@ -87,7 +87,9 @@ inline void resolve_ids(const Batch& batch, const Places& at, int64_t r, bool po
     float* w = at.linear + id * at.linear_stride;
     row.p[m] = p;
     row.w[m++] = w;
-    for (int64_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<char*>(p) + b);
+    prefetch(p);
+    if (bytes > 64) prefetch(p + 16);
+    for (int64_t b = 128; b < bytes; b += 64) prefetch(reinterpret_cast<char*>(p) + b);
     prefetch(w);
   }
   row.m = m;

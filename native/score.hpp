@@ -15,11 +15,22 @@ CROSSFM_INLINE float crossed(const Row& row, int64_t shift, int k, float* S, flo
   for (int b = 0; b < k; b += B) {
     V s = V::all(0), q = V::all(0);
     if constexpr (!GENERAL) {
-      for (int64_t t = 0; t < row.m; ++t) {
+      V s2 = V::all(0), q2 = V::all(0);  // two sums at a time: half the wait for each addition
+      int64_t t = 0;
+      for (; t + 1 < row.m; t += 2) {
+        const V v = V::load(row.p[t] + shift + b), v2 = V::load(row.p[t + 1] + shift + b);
+        s = s + v;
+        q = q + v * v;
+        s2 = s2 + v2;
+        q2 = q2 + v2 * v2;
+      }
+      if (t < row.m) {
         const V v = V::load(row.p[t] + shift + b);
         s = s + v;
         q = q + v * v;
       }
+      s = s + s2;
+      q = q + q2;
     } else {
       for (int64_t t = 0; t < row.m;) {
         const int32_t run = row.run[t];

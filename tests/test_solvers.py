@@ -16,6 +16,7 @@ from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError
 from crossfm.metrics import log_loss
 from crossfm.solvers import FTRL, SGD, AdaGrad, FusedTrainer, Watch, fit, solver_options
+from crossfm.solvers.training import _shuffled
 
 RTOL, ATOL = 5e-4, 5e-5  # float32, some hundred updates of each number, estimated square roots
 
@@ -421,6 +422,15 @@ def test_early_stopping_restores_the_best_epoch():
     p = 1 / (1 + np.exp(-models[0].score(valid).astype(np.float64)))
     assert log_loss(valid.targets, p) == pytest.approx(min(seen), rel=1e-6)
     np.testing.assert_array_equal(trainer.score(valid), models[0].score(valid))
+
+
+@pytest.mark.parametrize("n", [1, 99_999, 100_000, 100_003])
+def test_every_row_is_visited_once_an_epoch(n):
+    rows = np.arange(n) * 3
+    first, again, other = (_shuffled(rows, np.random.default_rng(s)) for s in (0, 0, 1))
+    np.testing.assert_array_equal(np.sort(first), rows)
+    np.testing.assert_array_equal(first, again)
+    assert n == 1 or (first != other).mean() > 0.99
 
 
 def test_divergence_is_told_with_epoch_and_remedy():

@@ -33,7 +33,8 @@ class SolverOptions:
         l2_factors: the same for the factors.
         init_scale: standard deviation of the random factors at the start.
         n_outputs: 1, or the number of classes under softmax.
-        shuffle: visit the rows of an epoch in random order.
+        shuffle: visit the rows of an epoch in random order; from 100,000 rows on in runs of
+            eight neighbours.
         n_jobs: threads; -1 for all cores.
         deterministic: with more than one thread, bit-equal results for a seed.
         seed: of factors and order.

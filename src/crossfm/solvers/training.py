@@ -19,6 +19,7 @@ from crossfm.solvers.interrupts import Interrupts
 __all__ = ["Epoch", "History", "Watch", "fit"]
 
 WORK_A_CALL = 2**25  # numbers (features x factors) between two looks at interrupts: about 0.1 s
+MANY_ROWS, RUN = 100_000, 8  # from so many rows on, shuffled in runs of so many neighbours
 PATIENT_SECONDS = 0.5  # what is left of an epoch may take so long after an interrupt
 
 
@@ -191,7 +192,7 @@ def _epoch(
 ) -> tuple[float, bool]:
     """One pass: the sum of losses, and whether Ctrl-C came meanwhile."""
     n = len(chosen)
-    order = rng.permutation(chosen) if trainer.options.shuffle else chosen
+    order = _shuffled(chosen, rng) if trainer.options.shuffle else chosen
     work_a_row = max(1, ready.rows.nnz // len(ready)) * trainer.padded * trainer.options.n_outputs
     step = max(256, WORK_A_CALL // work_a_row // 256 * 256)
     started, loss, interrupted = time.perf_counter(), 0.0, False
@@ -215,6 +216,19 @@ def _epoch(
             if left > PATIENT_SECONDS:
                 raise _AbandonedError
     return loss * n / max(1, counted) if interrupted else loss, interrupted
+
+
+def _shuffled(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """The rows in random order; many of them in short runs of neighbours.
+
+    Rows one by one from all over memory take a third longer to train than rows in sequence,
+    runs of eight a twentieth.
+    """
+    if len(rows) < MANY_ROWS:
+        return rng.permutation(rows)
+    runs = rng.permutation(-(-len(rows) // RUN))
+    order = (runs[:, None] * RUN + np.arange(RUN)).ravel()
+    return rows[order[order < len(rows)]]
 
 
 def _diverged(trainer: FusedTrainer, number: int, loss: float, history: History) -> DivergedError:
