@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import crossfm.store.atomic as atomic
+from crossfm.data.files import replacing
 from crossfm.errors import DataError, ModelFileError
 from crossfm.model import FactorModel
 from crossfm.store import load_model, read_header, save_model
@@ -215,7 +215,7 @@ def test_a_failing_system_call_leaves_the_old_file(tmp_path, monkeypatch, call):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(ModelFileError, match=r"No space left on device\. The file that was there"):
         save_model(make_model(seed=1), path)
     monkeypatch.undo()
@@ -228,7 +228,7 @@ def test_an_interrupt_leaves_the_old_file(tmp_path):
     path.write_bytes(b"old")
 
     def interrupted():
-        with atomic.atomic_write(path) as file:
+        with replacing(path) as file:
             file.write(b"half of the n")
             raise KeyboardInterrupt
 

@@ -102,7 +102,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["t.libsvm"]
     write_libsvm(path, good)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot write"):
         write_libsvm(tmp_path / "absent" / "t", good)
     with pytest.raises(DataError, match="is a folder"):
         write_libsvm(tmp_path, good)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import gzip
 import io
 import sys
 import time
@@ -23,8 +22,8 @@ from crossfm.cli.output import Screen
 from crossfm.cli.predict import What
 from crossfm.cli.scoring import Batch, Scorer
 from crossfm.cli.training import check_writable
+from crossfm.data.files import packing, replacing
 from crossfm.errors import DataError, SchemaError
-from crossfm.store.atomic import atomic_write
 
 __all__ = ["write_predictions"]
 
@@ -43,8 +42,8 @@ def write_predictions(
     """Score all rows of the files and write them to `out`, whole or not at all.
 
     Raises:
-        ModelFileError: the model does not load, or the output cannot be written.
-        SchemaError, DataError: as `Scorer.batches`.
+        ModelFileError: the model does not load.
+        SchemaError, DataError: as `Scorer.batches`; the output cannot be written.
     """
     if out != "-":
         if not out.endswith(ENDINGS):
@@ -118,12 +117,8 @@ def _sink(out: str) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with atomic_write(out) as file:
-        if out.endswith(".gz"):
-            with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
-                yield packed  # type: ignore[misc]
-        else:
-            yield file
+    with replacing(out) as whole, packing(whole, out) as file:
+        yield file
 
 
 @contextlib.contextmanager

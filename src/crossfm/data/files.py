@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
-import tempfile
+import secrets
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, BinaryIO, cast
 
-from crossfm.errors import DataError, did_you_mean
+from crossfm.errors import CrossfmError, DataError, did_you_mean
 
-__all__ = ["existing_file", "open_bytes", "replacing"]
+__all__ = ["existing_file", "open_bytes", "packing", "replacing"]
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -56,40 +57,80 @@ def open_bytes(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def replacing(
+    path: str | os.PathLike[str], error: type[CrossfmError] = DataError
+) -> Iterator[BinaryIO]:
     """A file to write bytes to that appears under `path` whole, or not at all.
 
-    It is packed where the name ends in ``.gz``. Until the block ends well an older file of
-    that name stays as it was.
+    The bytes go to a temporary file in the same folder, are forced to the disk, and take the
+    old file's place in one step; then the folder is forced to the disk too. If anything fails,
+    or the block raises, the old file is untouched and no temporary file stays. A symbolic link
+    is followed. The mode of the old file is kept.
+
+    Args:
+        path: the file to make or replace.
+        error: what is raised where the system refuses.
 
     Raises:
-        DataError: the folder is absent, or the system refused to write.
+        CrossfmError: of the class `error`: a full disk, a folder that is absent or read-only.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "x"
+        >>> with replacing(path) as file:
+        ...     _ = file.write(b"whole")
+        >>> path.read_bytes()
+        b'whole'
     """
     target = Path(os.path.realpath(path))
-    temporary: str | None = None
+    temporary: Path | None = None
     try:
         if target.is_dir():
-            raise DataError(f"{path} is a folder, expected the name of a file")
-        mask = os.umask(0o077)  # the system tells the mask only in exchange for another
-        os.umask(mask)
-        mode = target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~mask
-        handle, temporary = tempfile.mkstemp(
-            prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent
-        )
-        with open(handle, "wb") as plain:
-            if target.suffix == ".gz":  # no name and no time inside: equal data, equal bytes
-                with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
-                    yield cast(IO[bytes], packed)
-            else:
-                yield plain
-            plain.flush()
-            os.fsync(plain.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, target)
+            raise IsADirectoryError(f"{path} is a folder, expected the name of a file")
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+        made = target.parent / f".{target.name[:40]}.{secrets.token_hex(8)}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        handle = os.open(made, flags, 0o666 if mode is None else mode)
+        temporary = made
+        with open(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(made, mode)
+        os.replace(made, target)
         temporary = None
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+        _sync_folder(target.parent)
+    except OSError as refused:
+        kept = " The file that was there is unchanged." if target.is_file() else ""
+        raise error(
+            f"cannot write {os.fspath(path)}: {refused.strerror or refused}.{kept}"
+            " Free some space, or choose a folder that exists and may be written to."
+        ) from refused
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def packing(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """The file, packing what is written to it where `path` ends in ``.gz``.
+
+    No name and no time go into it: equal data, equal bytes.
+    """
+    if Path(path).suffix == ".gz":
+        with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+            yield cast(BinaryIO, packed)
+    else:
+        yield file
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows offers no handle of a folder to synchronise
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

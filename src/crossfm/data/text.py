@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossfm import _native
-from crossfm.data.files import open_bytes, replacing
+from crossfm.data.files import open_bytes, packing, replacing
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 
@@ -291,7 +291,7 @@ def _write(
     if rows.validate().max_id > np.iinfo(np.int64).max - (not zero_based):
         raise DataError("id 9223372036854775807 has no successor: write with zero_based=True")
     offsets = rows.row_offsets()
-    with replacing(path) as file:
+    with replacing(path) as whole, packing(whole, path) as file:
         start = 0
         while start < len(rows):
             # as many rows as have CHUNK_FEATURES features, at least one, at most that many

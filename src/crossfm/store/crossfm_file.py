@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfm.data.files import replacing
 from crossfm.errors import CrossfmError, DataError, ModelFileError
 from crossfm.model import FactorModel, empty_factors
-from crossfm.store.atomic import atomic_write
 from crossfm.store.layout import (
     FORMAT_VERSION,
     REMEDY,
@@ -149,7 +149,7 @@ def save_model(
             "the metadata would not come back as it is: JSON has lists, not tuples, and keys are"
             " strings"
         )
-    with atomic_write(path) as file:
+    with replacing(path, ModelFileError) as file:
         _write_container(file, strings, tensors)
 
 

@@ -24,9 +24,9 @@ from typing import BinaryIO, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfm.data.files import replacing
 from crossfm.errors import DataError, ModelFileError
 from crossfm.model import FactorModel, empty_factors
-from crossfm.store.atomic import atomic_write
 
 __all__ = ["load_libfm", "save_libfm"]
 
@@ -71,7 +71,7 @@ def save_libfm(model: FactorModel, path: str | os.PathLike[str]) -> None:
         raise DataError(
             f"libFM has no interactions {model.interactions!r}, only 'all'; save_model keeps both"
         )
-    with atomic_write(path) as file:
+    with replacing(path, ModelFileError) as file:
         file.write(BIAS + b"\n" + repr(float(model.bias)).encode() + b"\n")
         file.write(LINEAR + b"\n")
         _write(file, model.weights[:, None])
