@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crossfm.data.rows import Rows
 
-__all__ = ["Examples", "column_names", "is_table", "paths_of", "read_table", "read_text", "split"]
+__all__ = ["Examples", "column_names", "read_table", "read_text", "split"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,43 +43,6 @@ class Examples:
         """Some of the rows, in the order of `index`."""
         weight = None if self.weight is None else self.weight[index]
         return Examples(self.X.take(index), self.y[index], weight)
-
-
-def paths_of(data: Sequence[Path]) -> list[Path]:
-    """The files named; a folder stands for the files in it, in order.
-
-    Raises:
-        DataError: a file that is not there, a folder without files.
-    """
-    from crossfm.data.files import existing_file
-
-    paths: list[Path] = []
-    for path in data:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] not in "._")
-            if not inside:
-                raise DataError(f"the folder {path} holds no files")
-            paths += inside
-        else:
-            paths.append(existing_file(path))
-    return paths
-
-
-def is_table(paths: Sequence[Path]) -> bool:
-    """Whether the files have columns with names; libsvm and libffm text has none.
-
-    Raises:
-        DataError: files of both sorts.
-    """
-    from crossfm.data.inputs import file_format
-
-    formats = {file_format(path) in ("parquet", "csv") for path in paths}
-    if len(formats) > 1:
-        raise DataError(
-            "some of the files are tables (Parquet, CSV), others libsvm or libffm text; give one"
-            " kind"
-        )
-    return formats == {True}
 
 
 def column_names(path: Path) -> list[str]:
@@ -145,20 +108,18 @@ def split(
     Raises:
         DataError: too few rows for that.
     """
+    from crossfm.estimators._watching import held_out
+
     n = len(examples)
-    strata = np.unique(examples.y, return_inverse=True)[1] if by_class else np.zeros(n, np.intp)
-    place = np.random.default_rng([seed, 1]).random(n)
-    order = np.lexsort((place, strata))  # by stratum, shuffled inside
-    sizes = np.bincount(strata)
-    rank = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    held = np.zeros(n, bool)
-    held[order[rank < np.repeat(np.floor(sizes * share + 0.5), sizes)]] = True
-    if not held.any() or held.all():
+    strata = np.unique(examples.y, return_inverse=True)[1] if by_class else None
+    try:
+        kept, held = held_out(n, share, strata, seed)
+    except DataError as error:
         raise DataError(
             f"{n} rows are too few to hold out {share:g} of them; take --valid 0, a larger share,"
             " or --valid-data FILE"
-        )
-    return examples.take(np.flatnonzero(~held)), examples.take(np.flatnonzero(held))
+        ) from error
+    return examples.take(kept), examples.take(held)
 
 
 def _check_weight(weight: NDArray[np.float64], name: str) -> None:

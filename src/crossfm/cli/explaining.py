@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crossfm.cli.errors import usage_error
-from crossfm.cli.examples import column_names, is_table, paths_of
+from crossfm.cli.examples import column_names
 from crossfm.cli.format import a_value, plural
 from crossfm.cli.output import Screen
 from crossfm.cli.scoring import BATCH_ROWS, Scorer
@@ -85,11 +85,13 @@ def _find(scorer: Scorer, data: Path, row: int) -> Found:
             raise _no_row(data, row, len(records))
         record = records[row]
         return Found([record], schema.transform([record]), record.get(target) if target else None)
+    from crossfm.data.inputs import are_tables, paths_of
+
     paths = paths_of([data])
     scorer.check_kind(paths)
     start = 0
     for path in paths:
-        if is_table([path]):
+        if are_tables([path]):
             from crossfm.data.tables import iter_tables
 
             extra = [target] if target is not None and target in column_names(path) else []

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfm.cli.examples import is_table, paths_of
 from crossfm.cli.format import a_count
 from crossfm.errors import DataError, SchemaError
 
@@ -99,6 +98,8 @@ class Scorer:
             SchemaError: a column that is not there; columns where the model knows only ids.
             DataError: damaged files, values that no model takes, no rows.
         """
+        from crossfm.data.inputs import paths_of
+
         paths = paths_of(data)
         self.check_kind(paths)
         schema = self.estimator.schema_
@@ -120,8 +121,10 @@ class Scorer:
         Raises:
             SchemaError: text for a model of columns, or columns for one of text.
         """
+        from crossfm.data.inputs import are_tables
+
         schema = self.estimator.schema_
-        if is_table(paths) != (schema is not None):
+        if are_tables(paths) != (schema is not None):
             raise SchemaError(
                 f"{self.path} was fitted on columns with names, {paths[0]} has none; give Parquet"
                 " or CSV files"

@@ -15,15 +15,7 @@ import typer
 
 from crossfm.cli.columns import Wanted
 from crossfm.cli.errors import ExitCode, usage_error
-from crossfm.cli.examples import (
-    Examples,
-    column_names,
-    is_table,
-    paths_of,
-    read_table,
-    read_text,
-    split,
-)
+from crossfm.cli.examples import Examples, column_names, read_table, read_text, split
 from crossfm.cli.format import a_rate, a_size, a_time, a_value, plural
 from crossfm.cli.output import Screen
 from crossfm.cli.progress import FitProgress
@@ -150,10 +142,12 @@ def check_writable(path: Path, keep: Sequence[Path] = ()) -> None:
 
 def _read(order: Order) -> tuple[Examples, Examples | None, Wanted]:
     """The rows, those of --valid-data, and the columns, resolved."""
+    from crossfm.data.inputs import are_tables, paths_of
+
     paths = paths_of(order.data)
     others = [] if order.valid_data is None else paths_of([order.valid_data])
     wanted = order.wanted
-    if not is_table([*paths, *others]):
+    if not are_tables([*paths, *others]):
         if wanted != Wanted(wanted.target) or wanted.target is not None:
             usage_error(
                 "libsvm and libffm text has no columns by name: leave out --target, --fields and"

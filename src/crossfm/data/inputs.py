@@ -354,7 +354,10 @@ def are_tables(paths: Sequence[Path]) -> bool:
     """Whether the files are Parquet or CSV, not libsvm or libffm text; all of one kind."""
     formats = {file_format(path) in ("parquet", "csv") for path in paths}
     if len(formats) > 1:
-        raise DataError("some of the files are tables, others libsvm or libffm text; read one kind")
+        raise DataError(
+            "some of the files are tables (Parquet, CSV), others libsvm or libffm text; give one"
+            " kind"
+        )
     return formats == {True}
 
 
