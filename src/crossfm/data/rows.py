@@ -203,7 +203,7 @@ class Rows:
 
     def replace(self, **changes: Any) -> Rows:
         """The same rows with other targets, weights, values or fields."""
-        kept = not {"ids", "values", "offsets", "fields"} & changes.keys()
+        kept = changes.keys() <= {"targets", "weights"}  # validate looks at these each time
         return replace(self, _stats=self._stats if kept else [], **changes)
 
     def batches(self, size: int) -> Iterator[Rows]:
