@@ -426,9 +426,8 @@ def test_early_stopping_restores_the_best_epoch():
 
 @pytest.mark.parametrize("n", [1, 99_999, 100_000, 100_003])
 def test_every_row_is_visited_once_an_epoch(n):
-    rows = np.arange(n) * 3
-    first, again, other = (_shuffled(rows, np.random.default_rng(s)) for s in (0, 0, 1))
-    np.testing.assert_array_equal(np.sort(first), rows)
+    first, again, other = (_shuffled(n, np.random.default_rng(s)) for s in (0, 0, 1))
+    np.testing.assert_array_equal(np.sort(first), np.arange(n))
     np.testing.assert_array_equal(first, again)
     assert n == 1 or (first != other).mean() > 0.99
 
@@ -441,6 +440,16 @@ def test_divergence_is_told_with_epoch_and_remedy():
     trainer = FusedTrainer(SGD(n_factors=4, learning_rate=1.0), 5)
     with pytest.raises(DivergedError, match=r"epoch 1.*learning_rate \(now 1\)"):
         fit(trainer, rows, n_epochs=5)
+
+
+@pytest.mark.parametrize("n_features", [300, 3000])  # counted in an array, or one by one
+def test_features_of_rows_left_out_are_not_started(n_features):
+    rows = Rows(np.arange(300).reshape(100, 3), targets=np.arange(100) % 2)
+    trainer = FusedTrainer(AdaGrad(n_factors=4, loss="logistic"), n_features)
+    fit(trainer, rows, n_epochs=2, only=np.arange(0, 100, 2))
+    moved = trainer.models()[0].factors[:300].any(axis=1).reshape(100, 3)
+    assert moved[::2].all()
+    assert not moved[1::2].any()
 
 
 def test_unseen_features_score_zero_and_grow_later():

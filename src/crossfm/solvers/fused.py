@@ -183,8 +183,16 @@ class FusedTrainer:
 
     # --- passes over rows -----------------------------------------------------------------
 
-    def prepare(self, rows: Rows, *, training: bool = True) -> Prepared:
+    def prepare(
+        self, rows: Rows, *, training: bool = True, only: NDArray[np.int64] | None = None
+    ) -> Prepared:
         """Check rows once; for training, also start the features that are new.
+
+        Args:
+            rows: the batch.
+            training: False: the rows are only scored.
+            only: the rows that will be trained on, None: all. Features of the others alone
+                are not started.
 
         Raises:
             DataError: broken rows, ids beyond the table, targets that the loss cannot take.
@@ -216,7 +224,7 @@ class FusedTrainer:
             longest_row=stats.longest_row,
             has_repeats=stats.has_repeats,
         )
-        hot_ids = self._start_new(rows) if training else None
+        hot_ids = self._start_new(rows, only) if training else None
         return Prepared(rows, stats, batch, hot_ids)
 
     def train(self, ready: Prepared, order: NDArray[np.int64] | None = None) -> float:
@@ -328,15 +336,22 @@ class FusedTrainer:
                 f" whole numbers from 0 to {classes - 1}"
             )
 
-    def _start_new(self, rows: Rows) -> NDArray[np.int64] | None:
+    def _start_new(self, rows: Rows, only: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
         """Start features seen for the first time; with several threads, choose the hot ones."""
         parallel = self.threads > 1 and not self.options.deterministic
         if not parallel and rows.nnz < self.n_features // 4:
-            ids = np.unique(rows.ids)  # work in proportion to the batch, not to the table
+            # work in proportion to the batch, not to the table
+            ids = np.unique((rows if only is None else rows.take(only)).ids)
             self._start(ids[~self._seen[ids]].astype(np.int64))
             return None
         counts = np.zeros(self.n_features, np.uint32)
         _native.count_ids(rows.ids, counts)
+        if only is not None:  # the few left out are counted off: no copy of the many
+            left_out = np.ones(len(rows), bool)
+            left_out[only] = False
+            unused = np.zeros(self.n_features, np.uint32)
+            _native.count_ids(rows.take(left_out).ids, unused)
+            counts -= unused
         seen = self._seen[: self.n_features]
         self._start(np.flatnonzero((counts > 0) & ~seen))
         if not parallel:

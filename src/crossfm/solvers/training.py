@@ -113,12 +113,13 @@ def fit(
     """
     if len(rows) == 0:
         raise DataError("no rows to train on")
-    chosen = np.arange(len(rows)) if only is None else only
-    ready = trainer.prepare(rows)
+    n_rows = len(rows) if only is None else len(only)
+    ready = trainer.prepare(rows, only=only)
     seen = trainer.prepare(watch.rows, training=False) if watch else None
-    total_weight = float(len(chosen))
+    total_weight = float(n_rows)
     if rows.weights is not None:
-        total_weight = float(rows.weights[chosen].sum(dtype=np.float64))
+        weights = rows.weights if only is None else rows.weights[only]
+        total_weight = float(weights.sum(dtype=np.float64))
     if total_weight <= 0:
         raise DataError("all sample weights are zero, so nothing can be learned")
     rng = np.random.default_rng(trainer.options.seed)
@@ -131,7 +132,7 @@ def fit(
             started = time.perf_counter()
             try:
                 loss, interrupted = _epoch(
-                    trainer, ready, chosen, rng, number, n_epochs, may_abandon, progress, interrupts
+                    trainer, ready, only, rng, number, n_epochs, may_abandon, progress, interrupts
                 )
             except _AbandonedError:
                 if not history.epochs:
@@ -147,7 +148,7 @@ def fit(
                 if not np.isfinite(scores).all():
                     raise _diverged(trainer, number, loss, history)
                 metrics = watch.evaluate(scores)
-            epoch = Epoch(number, loss, metrics, seconds, len(chosen) / max(seconds, 1e-9))
+            epoch = Epoch(number, loss, metrics, seconds, n_rows / max(seconds, 1e-9))
             history.epochs.append(epoch)
             if progress:
                 progress("epoch", {"epoch": number, "of": n_epochs, "loss": loss, **metrics,
@@ -182,7 +183,7 @@ class _AbandonedError(Exception):
 def _epoch(
     trainer: FusedTrainer,
     ready: Prepared,
-    chosen: NDArray[np.int64],
+    only: NDArray[np.int64] | None,
     rng: np.random.Generator,
     number: int,
     n_epochs: int,
@@ -191,8 +192,12 @@ def _epoch(
     interrupts: Interrupts,
 ) -> tuple[float, bool]:
     """One pass: the sum of losses, and whether Ctrl-C came meanwhile."""
-    n = len(chosen)
-    order = _shuffled(chosen, rng) if trainer.options.shuffle else chosen
+    n = len(ready) if only is None else len(only)
+    order = only
+    if trainer.options.shuffle:
+        order = _shuffled(n, rng) if only is None else only[_shuffled(n, rng)]
+    elif order is None:
+        order = np.arange(n)
     work_a_row = max(1, ready.rows.nnz // len(ready)) * trainer.padded * trainer.options.n_outputs
     step = max(256, WORK_A_CALL // work_a_row // 256 * 256)
     started, loss, interrupted = time.perf_counter(), 0.0, False
@@ -218,17 +223,17 @@ def _epoch(
     return loss * n / max(1, counted) if interrupted else loss, interrupted
 
 
-def _shuffled(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The rows in random order; many of them in short runs of neighbours.
+def _shuffled(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """0 to n - 1 in random order; many of them in short runs of neighbours.
 
     Rows one by one from all over memory take a third longer to train than rows in sequence,
     runs of eight a twentieth.
     """
-    if len(rows) < MANY_ROWS:
-        return rng.permutation(rows)
-    runs = rng.permutation(-(-len(rows) // RUN))
+    if n < MANY_ROWS:
+        return rng.permutation(n)
+    runs = rng.permutation(-(-n // RUN))
     order = (runs[:, None] * RUN + np.arange(RUN)).ravel()
-    return rows[order[order < len(rows)]]
+    return order if n % RUN == 0 else order[order < n]
 
 
 def _diverged(trainer: FusedTrainer, number: int, loss: float, history: History) -> DivergedError:
