@@ -11,7 +11,7 @@ from made_up import noisy, numbers, ratings
 
 from crossfm import FMClassifier, FMRegressor
 from crossfm.errors import DataError
-from crossfm.metrics import METRICS, log_loss
+from crossfm.metrics import METRICS, log_loss, rmse
 
 
 def test_the_best_epoch_is_restored():
@@ -83,6 +83,20 @@ def test_held_out_rows_are_not_trained_on():
         again.fit(frame, changed).models_[0].weights, fm.coef_, rtol=1e-6, atol=1e-7
     )
     assert again.history_[0]["rmse"] != fm.history_[0]["rmse"]
+
+
+def test_weights_count_among_the_rows_held_out():
+    from crossfm.estimators._watching import held_out
+
+    frame, y = ratings(1000)
+    weight = np.random.default_rng(0).choice([0.1, 10.0], 1000)
+    fm = FMRegressor(early_stopping=True, n_epochs=1, random_state=0)
+    fm.fit(frame, y, sample_weight=weight)
+    _, held = held_out(1000, 0.1, None, int(np.random.RandomState(0).randint(2**31 - 1)))
+    predicted = fm.predict(frame)[held]
+    told = fm.history_[0]["rmse"]
+    assert told == pytest.approx(rmse(y[held], predicted, sample_weight=weight[held]), rel=1e-4)
+    assert told != pytest.approx(rmse(y[held], predicted), rel=1e-2)
 
 
 def reversed_mae(y_true, y_pred):

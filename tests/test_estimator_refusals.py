@@ -69,6 +69,9 @@ def test_single_class_and_unknown_labels():
     assert fm.classes_.tolist() == [False, True]
     with pytest.raises(DataError, match="class_weight names 7"):
         FMClassifier(class_weight={7: 1.0}).fit(frame, y > 3)
+    for value in (-1.0, np.nan, "heavy"):
+        with pytest.raises(DataError, match="class_weight of True is"):
+            FMClassifier(class_weight={True: value}).fit(frame, y > 3)
     with pytest.raises(DataError, match="expected 'balanced'"):
         FMClassifier(class_weight="even").fit(frame, y > 3)
 

@@ -169,6 +169,12 @@ def test_class_weight_is_sample_weight():
     balanced = FMClassifier(random_state=0, class_weight="balanced").fit(frame, label)
     by_row = FMClassifier(random_state=0).fit(frame, label, sample_weight=0.5 / share[label])
     np.testing.assert_allclose(balanced.coef_, by_row.coef_, rtol=1e-4, atol=1e-6)
+    weight = np.random.default_rng(1).choice([1.0, 2.0, 4.0], len(label))
+    both = FMClassifier(random_state=0, class_weight={0: 1.0, 1: 3.0})
+    by_row = FMClassifier(random_state=0).fit(
+        frame, label, sample_weight=weight * (1.0 + 2.0 * label)
+    )
+    np.testing.assert_array_equal(both.fit(frame, label, sample_weight=weight).coef_, by_row.coef_)
 
 
 # --- weights -------------------------------------------------------------------------------------

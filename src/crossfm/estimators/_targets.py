@@ -148,7 +148,7 @@ class ClassTargets:
                 if not len(at):
                     shown = ", ".join(repr(c) for c in self.classes[:10].tolist())
                     raise DataError(f"class_weight names {label!r}, the classes are {shown}")
-                of_class[at] = value
+                of_class[at] = _class_weight(label, value)
         else:
             raise DataError(
                 f"class_weight is {self.class_weight!r}, expected 'balanced', a dict or None"
@@ -221,6 +221,18 @@ def check_weight(weight: Any, n_rows: int) -> NDArray[np.float64] | None:
     if n_rows and not checked.any():
         raise DataError("Sample weights must contain at least one non-zero number; all are zero")
     return checked
+
+
+def _class_weight(label: Any, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0.0 <= number < np.inf:
+        raise DataError(
+            f"class_weight of {label!r} is {value!r}, expected a finite number that is not negative"
+        )
+    return number
 
 
 def as_vector(y: Any) -> Array:

@@ -52,7 +52,8 @@ class FMClassifier(ClassifierMixin, FMBase):
         eval_metric: a name of `crossfm.metrics.METRICS`, a `Metric`, ``f(y_true, y_pred)`` on
             labels (greater is better), or a list of these, the first of which decides; None:
             "log_loss".
-        class_weight: "balanced", a dict of label: weight, or None: all alike.
+        class_weight: "balanced", a dict of label: weight, or None: all alike. Rows held out count
+            with it too; those of an `eval_set` count as they are given.
         scale_values: "auto": columns of numbers in matrices are scaled for training, and the
             scale is folded into the parameters, which stay those of the raw values; False: not.
             (The fields of a frame are scaled by its schema.)
