@@ -332,8 +332,8 @@ def test_rows_with_weights_and_targets_of_their_own():
 def test_ids_beyond_the_model_add_nothing_and_are_told():
     rows = some_rows()
     fm = FMRegressor(**OPTIONS).fit(rows)
-    beyond = Rows(
-        np.array([3, 99, 50]), np.ones(3, np.float32), np.array([0, 2, 2, 3]), targets=np.zeros(3)
+    beyond = Rows(  # 20 is the first that is not known
+        np.array([3, 99, 20]), np.ones(3, np.float32), np.array([0, 2, 2, 3]), targets=np.zeros(3)
     )
     with pytest.warns(UserWarning, match="2 of 3 features have ids beyond the 20"):
         found = fm.predict(beyond)

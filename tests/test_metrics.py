@@ -393,6 +393,8 @@ def test_scores_are_not_probabilities(name):
         (lambda: metrics.auc([-1, 0, 1], [0, 1, 2]), "expected labels 0 and 1"),
         (lambda: metrics.log_loss([0, 3], [[0.5, 0.5]] * 2), "row 1 is 3, expected a column"),
         (lambda: metrics.log_loss([0, 1], [[0.5, 0.4]] * 2), "row 0 sums to 0.9"),
+        (lambda: metrics.log_loss([0, 1], [[0.5, 0.5], [np.nan, 0.5]]), "y_prob row 1 is"),
+        (lambda: metrics.log_loss([], np.zeros((0, 2))), "y_prob is empty"),
         (lambda: metrics.log_loss([0], [[0.5, 0.5]] * 2), "lengths differ"),
         (lambda: metrics.log_loss([0, 0], [[1.0]] * 2), "one column"),
         (lambda: metrics.log_loss([[0]], [[0.5, 0.5]]), "y_true has shape"),

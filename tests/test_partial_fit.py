@@ -92,6 +92,16 @@ def test_new_ids_grow_the_table():
     assert fm.coef_[5000] > 0 == fm.coef_[4999]
 
 
+def test_new_ids_beside_scaled_ones_keep_their_values():
+    fm = FMRegressor(**ONE_PASS)
+    fm.partial_fit(Rows(np.array([[0, 1]] * 4), np.full((4, 2), 100.0)), [1.0, 2.0, 1.0, 2.0])
+    assert fm._features.scaling.scale.tolist() == [100.0, 100.0]
+    fm.partial_fit(Rows(np.array([[0, 3]]), np.array([[100.0, 7.0]])), [2.0])
+    assert fm._features.scaling.scale.tolist() == [100.0, 100.0, 1.0, 1.0]
+    rows = Rows(np.array([[1, 3]]), np.array([[50.0, 2.0]]))
+    np.testing.assert_allclose(fm.predict(rows), fm.model_.score(rows), rtol=1e-6)
+
+
 def test_scales_are_those_of_the_first_data():
     X, y = numbers()
     fm = FMRegressor(**ONE_PASS).partial_fit(X[:100], y[:100])

@@ -311,6 +311,17 @@ def test_deterministic_blocks_match_minibatch_of_frozen_scores(interactions):
     np.testing.assert_allclose(after.weights - before.weights, moved, rtol=1e-3, atol=1e-6)
 
 
+def test_threads_have_copies_of_the_features_of_most_rows():
+    rows = clicks()
+    ready = FusedTrainer(AdaGrad(n_factors=4, loss="logistic", n_jobs=2), 180).prepare(rows)
+    counts = np.bincount(rows.ids, minlength=180)
+    assert ready.hot_ids is not None
+    assert len(ready.hot_ids) == np.count_nonzero(counts >= 2)  # a 5,000th of 4,000 rows is one
+    assert counts[ready.hot_ids].tolist() == sorted(counts[counts >= 2].tolist(), reverse=True)
+    alone = FusedTrainer(AdaGrad(n_factors=4, loss="logistic"), 180).prepare(rows)
+    assert alone.hot_ids is None
+
+
 @by_solver
 @pytest.mark.parametrize("n_jobs", [2, 4])
 def test_threads_reach_the_loss_of_one(base, n_jobs):
