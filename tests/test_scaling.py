@@ -111,6 +111,25 @@ def test_state_comes_back():
     assert wide.centre.tolist()[3:] == [0, 0]
 
 
+def test_many_entries_are_looked_at_a_few_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 4, 60)
+    ids = np.concatenate([np.sort(rng.choice(4, m, replace=False)) for m in lengths])
+    rows = Rows(
+        ids,
+        rng.normal(5, 3, len(ids)),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        weights=rng.choice([0.0, 1.0, 2.5], 60),
+    )
+    whole = Scaling.learn(rows, 4, centre=True)
+    z = whole.apply(rows).values
+    monkeypatch.setattr("crossfm.estimators._scaling.ENTRIES", 7)
+    pieces = Scaling.learn(rows, 4, centre=True)
+    np.testing.assert_allclose(pieces.scale, whole.scale, rtol=1e-12)
+    np.testing.assert_allclose(pieces.centre, whole.centre, rtol=1e-12)
+    np.testing.assert_array_equal(whole.apply(rows).values, z)
+
+
 @pytest.mark.parametrize("centred", [[], [0], [1, 3]])
 def test_zeros_of_centred_columns_are_put_in(centred):
     import scipy.sparse as sp

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = ["Scaling"]
 OFTEN = 0.5  # a column that is not zero in this share of the rows is standardised
 LARGEST_OFFSET = 1000.0  # mean in deviations; more would drown in float32 once folded back
 CONSTANT = 1e-6  # deviation in means below which a column counts as constant
+ENTRIES = 1 << 20  # looked at in float64 at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,23 +50,25 @@ class Scaling:
         """The scaling for these rows, whose weights count; None where nothing is to be done."""
         if rows.values is None or rows.nnz == 0 or bool((rows.values == 1).all()):
             return None
-        ids = rows.ids
         c = np.ones(len(rows)) if rows.weights is None else rows.weights.astype(np.float64)
-        of_entry = np.repeat(c, rows.row_lengths())
-        x = rows.values.astype(np.float64)
         total = c.sum()
-
-        def summed(amount: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.bincount(ids, amount, n_features).astype(np.float64, copy=False)
-
-        present = summed(of_entry)
-        other = summed((x != 1).astype(np.float64) * of_entry) > 0
+        present, sums, squares, spread = np.zeros((4, n_features))
+        other = np.zeros(n_features, bool)
+        pieces = list(_pieces(rows, n_features))
+        for part, entries in pieces:
+            ids, x, c_x = _numbers_of(rows, c, part, entries)
+            present += np.bincount(ids, c_x, n_features)
+            sums += np.bincount(ids, c_x * x, n_features)
+            squares += np.bincount(ids, c_x * x * x, n_features)
+            other[ids[(x != 1) & (c_x > 0)]] = True
+        mean = sums / total
+        for part, entries in pieces:
+            ids, x, c_x = _numbers_of(rows, c, part, entries)
+            spread += np.bincount(ids, c_x * (x - mean[ids]) ** 2, n_features)
+        spread += (total - present).clip(0) * mean**2  # of the zeros that are left out
         with np.errstate(divide="ignore", invalid="ignore"):
-            size = np.sqrt(summed(of_entry * x * x) / present)
-            mean = summed(of_entry * x) / total
-            off = x - mean[ids]
-            spread = summed(of_entry * off * off) + (total - present).clip(0) * mean**2
-            deviation = np.sqrt(spread / total)
+            size = np.sqrt(squares / present)
+        deviation = np.sqrt(spread / total)
         scale, middle = np.ones(n_features), np.zeros(n_features)
         sparse = other & (size > 1)
         scale[sparse] = size[sparse]
@@ -91,9 +95,12 @@ class Scaling:
 
     def apply(self, rows: Rows) -> Rows:
         """Rows as training sees them. Every row must hold the centred columns."""
-        x = np.ones(rows.nnz) if rows.values is None else rows.values
-        z = (x - self.centre[rows.ids]) / self.scale[rows.ids]
-        return rows.replace(values=z.astype(np.float32))
+        z = np.ones(rows.nnz, np.float32) if rows.values is None else rows.values.copy()
+        for low in range(0, rows.nnz, ENTRIES):
+            part = slice(low, low + ENTRIES)
+            ids = rows.ids[part]
+            z[part] = (z[part] - self.centre[ids]) / self.scale[ids]
+        return rows.replace(values=z)
 
     def fold(
         self,
@@ -163,3 +170,20 @@ class Scaling:
         if not (np.isfinite(scale).all() and np.isfinite(middle).all() and (scale > 0).all()):
             raise ValueError("a scale that is not a positive number")
         return Scaling(scale, middle, np.flatnonzero(middle))
+
+
+def _pieces(rows: Rows, n_features: int) -> Iterator[tuple[slice, slice]]:
+    """Runs of rows and of their entries, few at a time but not fewer than there are features."""
+    offsets = rows.row_offsets()
+    starts = np.searchsorted(offsets, np.arange(0, rows.nnz, max(ENTRIES, n_features)))
+    for low, high in pairwise(np.unique(np.append(starts, len(rows))).tolist()):
+        yield slice(low, high), slice(int(offsets[low]), int(offsets[high]))
+
+
+def _numbers_of(
+    rows: Rows, c: NDArray[np.float64], part: slice, entries: slice
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+    """Id, value and weight of each entry of some rows."""
+    assert rows.values is not None
+    x = rows.values[entries].astype(np.float64)
+    return rows.ids[entries], x, np.repeat(c[part], rows[part].row_lengths())
