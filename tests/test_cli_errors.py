@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +185,19 @@ def test_an_unexpected_error_says_how_to_see_more(folder, monkeypatch):
     message = error_of("info", folder / "rating.crossfm")
     assert "ZeroDivisionError" in message
     assert "--debug" in message
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_behind_standard_output(folder):
+    words = ["predict", folder / "rating.crossfm", folder / "test.csv", "--out", "-"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "crossfm", *map(str, words), "-q"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot write to standard output")
+    assert done.stderr.count("\n") == 1

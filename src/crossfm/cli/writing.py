@@ -114,8 +114,16 @@ def _numbers(scorer: Scorer, scores: Any, what: What) -> dict[str, Any]:
 def _sink(out: str) -> Iterator[IO[bytes]]:
     """Where the bytes go: standard output, or a file that appears whole."""
     if out == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise DataError(
+                f"cannot write to standard output: {error.strerror or error}; what was written"
+                " so far is not whole"
+            ) from error
         return
     with replacing(out) as whole, packing(whole, out) as file:
         yield file
