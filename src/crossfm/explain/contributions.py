@@ -172,7 +172,8 @@ def explain_row(model: FactorModel, row: Rows, schema: Schema | None = None) -> 
         terms that sum to the score: ``model.score(row)`` is the same in float32.
 
     Raises:
-        DataError: not one row, ids beyond the model, "across_fields" without fields.
+        DataError: not one row, one of more than 4,000 features, ids beyond the model,
+            "across_fields" without fields.
 
     Example:
         >>> from crossfm import Categorical, Schema
@@ -195,6 +196,13 @@ def explain_row(model: FactorModel, row: Rows, schema: Schema | None = None) -> 
         field = model.field_of[ids] if model.field_of is not None else None
     if field is None and schema is not None:
         field = schema.field_of_[ids]
+    if len(ids) > MOST_FEATURES:
+        n_pairs = len(ids) * (len(ids) - 1) // 2
+        raise DataError(
+            f"the row has {len(ids):,} features and {n_pairs:,} pairs of them, more than can be"
+            f" listed; explain rows of at most {MOST_FEATURES:,} features, for"
+            " example with shorter bags"
+        )
     i, j = np.triu_indices(len(ids), 1)
     if model.interactions == "across_fields":
         if field is None:
@@ -213,6 +221,7 @@ def explain_row(model: FactorModel, row: Rows, schema: Schema | None = None) -> 
 
 
 PAIRS_AT_A_TIME = 1 << 16
+MOST_FEATURES = 4_000  # eight million pairs
 
 
 def _dots(p: NDArray[np.float64], i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.float64]:
