@@ -154,6 +154,11 @@ def get_metric(
         )
     if not callable(metric):
         raise DataError(f"a metric is a name or a function, got {metric!r}")
+    if hasattr(metric, "_score_func"):
+        raise DataError(
+            f"{metric!r} is a scorer, which takes an estimator; give the function"
+            " f(y_true, y_pred) itself"
+        )
     try:
         parameters = inspect.signature(metric).parameters
     except (TypeError, ValueError):  # some built-in functions have no signature
