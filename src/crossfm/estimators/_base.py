@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from crossfm.data import inputs
@@ -19,9 +18,16 @@ from crossfm.errors import DataError, DivergedError
 from crossfm.estimators._defaults import default_l2_factors, default_learning_rate
 from crossfm.estimators._features import Data, Features, batches_of, file_batches, no_target
 from crossfm.estimators._machine import Machine
+from crossfm.estimators._options import (
+    check_count,
+    check_one_of,
+    check_options,
+    check_scores,
+    penalty_of_fields,
+)
 from crossfm.estimators._saving import save_estimator
 from crossfm.estimators._targets import Targets, as_vector, check_weight
-from crossfm.estimators._watching import Lines, held_out, metrics_of, watch_rows
+from crossfm.estimators._watching import Lines, expect_a_best, held_out, metrics_of, watch_rows
 from crossfm.explain import Contributions, explain_row
 from crossfm.model import FactorModel
 from crossfm.solvers import History, SolverOptions, solver_options
@@ -81,11 +87,16 @@ class FMBase(BaseEstimator):
             KeyboardInterrupt: Ctrl-C; the estimator is then as of the last full epoch, or as
                 before where none is complete.
         """
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        n_epochs, patience = _count("n_epochs", self.n_epochs, 1), _count("patience", self.patience)
-        _one_of("early_stopping", self.early_stopping, ("auto", True, False))
-        _one_of("scale_values", self.scale_values, ("auto", False))
+        seed = check_options(self)
+        n_epochs = check_count("n_epochs", self.n_epochs, 1)
+        patience = check_count("patience", self.patience)
+        check_one_of("early_stopping", self.early_stopping, ("auto", True, False))
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
+        if goes_on and self._machine.n_factors != self.n_factors:
+            raise DataError(
+                f"n_factors is {self.n_factors!r}, the model that warm_start goes on from has"
+                f" {self._machine.n_factors}; keep that number, or fit with warm_start=False"
+            )
         if goes_on:
             features: Features = self._features.copy()
             data = features.extend(X, y, sample_weight)
@@ -136,6 +147,8 @@ class FMBase(BaseEstimator):
         history, _ = train(
             trainer, rows, n_epochs=n_epochs, watch=watch, progress=tell, only=only, models=False
         )
+        if stops and watch is not None:
+            expect_a_best(history, watch.monitor)
         self._adopt(machine, history)
         if history.stopped == "interrupted":
             raise KeyboardInterrupt
@@ -151,7 +164,7 @@ class FMBase(BaseEstimator):
             for piece in file_batches(X, lambda: getattr(self, "schema_", self.schema)):
                 self._partial_fit(piece, y, weight, classes)
             return self
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = check_options(self)
         first = not self.__sklearn_is_fitted__()
         matrix = None
         if first:
@@ -235,16 +248,12 @@ class FMBase(BaseEstimator):
         """The solver's options; what is left open follows the data, those first seen."""
         targets, features = machine.targets, machine.features
 
-        def per_field(given: Any) -> Any:
-            if not isinstance(given, Mapping):
-                return tuple(given) if isinstance(given, list | np.ndarray) else given
-            names = [] if features.schema is None else features.schema.field_names
-            for name in given:
-                if name not in names:
-                    raise DataError(f"a penalty names the field {name!r}, the fields are {names}")
-            return tuple(float(given.get(name, 0.0)) for name in names)
-
-        rate, l2_factors = self.learning_rate, per_field(self.l2_factors)
+        names = None if features.schema is None else features.schema.field_names
+        l2_linear, l2_factors = (
+            penalty_of_fields(option, getattr(self, option), names)
+            for option in ("l2_linear", "l2_factors")
+        )
+        rate = self.learning_rate
         if rate is None:
             before = machine.trainer.options if machine.trainer else None
             rate = (
@@ -256,12 +265,12 @@ class FMBase(BaseEstimator):
             l2_factors = default_l2_factors(self.solver, targets.loss, rows, features.n_features)
         return solver_options(
             self.solver,
-            n_factors=_count("n_factors", self.n_factors),
+            n_factors=check_count("n_factors", self.n_factors),
             loss=targets.loss,
             n_outputs=targets.n_outputs,
             interactions=self.interactions,
             learning_rate=rate,
-            l2_linear=per_field(self.l2_linear),
+            l2_linear=l2_linear,
             l2_factors=l2_factors,
             l1_linear=self.l1_linear or None,
             l1_factors=self.l1_factors or None,
@@ -276,11 +285,15 @@ class FMBase(BaseEstimator):
         self, features: Features, targets: Targets, eval_set: Any
     ) -> tuple[Rows, NDArray[np.float32], NDArray[np.float64] | None]:
         given = eval_set if isinstance(eval_set, tuple) else (eval_set, None)
+        if isinstance(eval_set, list) and len(eval_set) == 2 and _is_vector(eval_set[1]):
+            given = tuple(eval_set)
         if len(given) not in (2, 3):
             raise DataError(
                 f"eval_set has {len(given)} parts, expected (X, y) or (X, y, sample_weight)"
             )
         data = features.read(*given)
+        if not len(data.rows):
+            raise DataError("eval_set has no rows to validate on; leave it out, or give some")
         if data.y is None:
             raise DataError("eval_set carries no targets: give eval_set=(X, y)")
         y, weight = _checked(data, type(self).__name__)
@@ -333,7 +346,7 @@ class FMBase(BaseEstimator):
         parts = [self._machine.score(rows, self.n_jobs) for rows in self._features.stream(X)]
         if not parts:
             return np.empty(0, np.float32)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return check_scores(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
     def _judged(
         self, X: Any, y: Any, sample_weight: Any
@@ -341,8 +354,10 @@ class FMBase(BaseEstimator):
         """Scores, targets and weights of data to be judged on."""
         check_is_fitted(self)
         data = self._features.read(X, y, sample_weight, scaled=False)
+        if not len(data.rows):
+            raise DataError("X has no rows, so there is nothing to judge; give at least one")
         y, weight = _checked(data, type(self).__name__)
-        return self._machine.score(data.rows, self.n_jobs), y, weight
+        return check_scores(self._machine.score(data.rows, self.n_jobs)), y, weight
 
     def explain(self, X: Any, *, of: Any = None) -> Contributions:
         """Take the score of one row apart into terms that sum to it.
@@ -395,6 +410,10 @@ class FMBase(BaseEstimator):
         return tags
 
 
+def _is_vector(y: Any) -> bool:
+    return len(getattr(y, "shape", ())) == 1
+
+
 def _worth_holding_out(n_rows: int, n_features: int) -> bool:
     enough = SOME_ROWS if n_rows < ROWS_A_FEATURE * n_features else MANY_ROWS
     return n_rows > enough
@@ -437,22 +456,3 @@ def _without_weightless(
         raise DataError("no row has a weight: those that sample_weight leaves, class_weight takes")
     matrix = None if matrix is None else matrix[kept]
     return data._replace(rows=data.rows.take(kept)), codes[kept], weight[kept], matrix
-
-
-def _count(name: str, value: Any, least: int = 0) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise DataError(f"{name} is {value!r}, expected an integer of at least {least}")
-    return number
-
-
-def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if not any(value is choice or (isinstance(value, str | np.bool_) and value == choice)
-               for choice in choices):  # fmt: skip
-        listed = ", ".join(map(repr, choices))
-        raise DataError(f"{name} is {value!r}, expected one of {listed}")

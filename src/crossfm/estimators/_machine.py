@@ -123,6 +123,13 @@ class Machine:
         self.trainer = new_trainer(options, self.features)
         return self.trainer
 
+    @property
+    def n_factors(self) -> int:
+        """Length of each feature's vector."""
+        if self.trainer is not None:
+            return self.trainer.options.n_factors
+        return self.models()[0].n_factors
+
     def ready_to_train(self, options: SolverOptions) -> FusedTrainer:
         """The trainer; one that starts from the models where there is none, or none like this."""
         self._catch_up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,9 @@ def check_matrix(X: Any, n_features: int | None, name: str) -> Any:
         X = check_array(
             X, accept_sparse="csr", dtype="numeric", ensure_all_finite=False, estimator=name
         )
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    except ValueError as error:  # with the whole array in it, where that is of one dimension
+        brief = re.sub(r":\s*array=.*(?=Reshape)", "; ", str(error), flags=re.DOTALL)
+        raise DataError(brief) from error
     if X.dtype.kind not in "fiub":
         raise DataError(f"the matrix is of type {X.dtype}, expected real numbers")
     if n_features is not None and X.shape[1] != n_features:

@@ -129,7 +129,7 @@ def _targets(kind: str, state: dict[str, Any], estimator: Any) -> Targets:
             raise ValueError("a target scale that is not a positive number")
         return targets
     classes = np.array(state["classes"], np.dtype(state["dtype"]))
-    if classes.ndim != 1 or len(classes) < 2 or classes.dtype.kind not in "fiubUS":
+    if classes.ndim != 1 or len(classes) < 2 or classes.dtype.kind not in "fiubUSmM":
         raise ValueError("classes that are none")
     return ClassTargets(classes, estimator.class_weight)
 

@@ -189,7 +189,8 @@ class ClassTargets:
 
     def state(self) -> dict[str, Any]:
         """For JSON."""
-        return {"classes": self.classes.tolist(), "dtype": self.classes.dtype.str}
+        plain = self.classes.view(np.int64) if self.classes.dtype.kind in "mM" else self.classes
+        return {"classes": plain.tolist(), "dtype": self.classes.dtype.str}
 
 
 Targets: TypeAlias = NumberTargets | ClassTargets
@@ -244,13 +245,18 @@ def as_vector(y: Any) -> Array:
     try:
         return column_or_1d(y, warn=True)
     except ValueError as error:
-        raise DataError(f"y should be a 1d array: {error}") from error
+        raise DataError(str(error).split("\n")[0]) from error
 
 
 def _numbers(y: Any) -> NDArray[np.float64]:
     vector = as_vector(y)
     if vector.dtype.kind == "c":
         raise DataError("Complex data not supported: y holds complex numbers")
+    if vector.dtype.kind in "mM":
+        raise DataError(
+            "y holds dates, times or durations; make them numbers whose unit you choose, for"
+            " example days since a first day"
+        )
     try:
         numbers = vector.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -261,6 +267,13 @@ def _numbers(y: Any) -> NDArray[np.float64]:
         what = "NaN" if np.isnan(numbers[row]) else "infinity"
         raise DataError(
             f"Input y contains {what}: row {row}; drop the rows without a target, or fill them in"
+        )
+    large = np.abs(numbers) > np.finfo(np.float32).max
+    if large.any():
+        row = int(np.argmax(large))
+        raise DataError(
+            f"row {row}: the target is {numbers[row]:g}, beyond what float32 holds (3.4e38); take a"
+            " larger unit, or logarithms"
         )
     return numbers
 
@@ -285,6 +298,6 @@ def _labels(y: Any) -> Array:
             labels = labels.astype(np.int64)
     try:
         check_classification_targets(labels)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # TypeError: bytes
         raise DataError(str(error)) from error
     return labels

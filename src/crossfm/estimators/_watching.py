@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,9 @@ from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.estimators._targets import Targets
 from crossfm.metrics import Metric, get_metric
-from crossfm.solvers import Watch
+from crossfm.solvers import History, Watch
 
-__all__ = ["Lines", "held_out", "metrics_of", "watch_rows"]
+__all__ = ["Lines", "expect_a_best", "held_out", "metrics_of", "watch_rows"]
 
 Array = NDArray[Any]
 
@@ -57,11 +58,24 @@ def watch_rows(
         }
 
     first = metrics[0]
-    return Watch(rows, evaluate, first.name, first.improves, patience)
+
+    def improves(new: float, best: float) -> bool:  # any number improves on NaN
+        return first.improves(new, best) or (math.isnan(best) and not math.isnan(new))
+
+    return Watch(rows, evaluate, first.name, improves, patience)
+
+
+def expect_a_best(history: History, name: str) -> None:
+    """Refuse a fit whose deciding metric never was a number."""
+    if history.epochs and all(math.isnan(epoch.metrics[name]) for epoch in history.epochs):
+        raise DataError(
+            f"metric {name!r} was NaN after each of {len(history.epochs)} epochs, so that none is"
+            " the best; put a metric first in eval_metric that is defined on these validation rows"
+        )
 
 
 def held_out(
-    n: int, fraction: float, strata: Array | None, seed: int
+    n: int, fraction: Any, strata: Array | None, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to train on and rows to hold out, both in order; each stratum in proportion.
 
@@ -73,7 +87,7 @@ def held_out(
         >>> len(kept), sorted((held // 5).tolist())
         (8, [0, 1])
     """
-    if not 0.0 < fraction < 1.0:
+    if not isinstance(fraction, int | float | np.number) or not 0.0 < fraction < 1.0:
         raise DataError(f"validation_fraction is {fraction!r}, expected a number between 0 and 1")
     rng = np.random.default_rng([seed, 1])
     place = rng.random(n)

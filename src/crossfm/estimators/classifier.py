@@ -213,7 +213,14 @@ class FMClassifier(ClassifierMixin, FMBase):
             sample_weight: ``[n]``, the name of a column, or None.
         """
         scores, y, weight = self._judged(X, y, sample_weight)
-        return float(accuracy_score(y, self._targets.labels(scores), sample_weight=weight))
+        labels = self._targets.labels(scores)
+        try:
+            return float(accuracy_score(y, labels, sample_weight=weight))
+        except (TypeError, ValueError) as error:
+            known = ", ".join(repr(c) for c in self.classes_[:10].tolist())
+            raise DataError(
+                f"y holds {y[:1].tolist()[0]!r}, the classes are {known}; give labels of their kind"
+            ) from error
 
     def _learn_targets(
         self, y: Any, weight: NDArray[Any] | None, classes: Any = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
-from crossfm.errors import did_you_mean
+from crossfm.errors import DataError, did_you_mean
 
 __all__ = ["FTRL", "SGD", "SOLVERS", "AdaGrad", "SolverOptions", "solver_options"]
 
@@ -63,14 +63,15 @@ class SolverOptions:
         _expect_number("learning_rate", self.learning_rate, above=0.0)
         for name in ("l2_linear", "l2_factors"):
             value = getattr(self, name)
-            for number in value if isinstance(value, Sequence) else [value]:
+            several = isinstance(value, Sequence) and not isinstance(value, str)
+            for number in value if several else [value]:
                 _expect_number(name, number, least=0.0)
         _expect_number("init_scale", self.init_scale, least=0.0)
         _expect_integer("n_outputs", self.n_outputs, 1, 2**16)
         if self.loss != "softmax" and self.n_outputs != 1:
-            raise ValueError(f"n_outputs={self.n_outputs} needs loss='softmax'")
+            raise DataError(f"n_outputs={self.n_outputs} needs loss='softmax'")
         if not isinstance(self.n_jobs, int) or self.n_jobs == 0 or self.n_jobs < -1:
-            raise ValueError(f"n_jobs must be a positive integer or -1 (all), got {self.n_jobs!r}")
+            raise DataError(f"n_jobs must be a positive integer or -1 (all), got {self.n_jobs!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def solver_options(solver: str, **options: Any) -> SolverOptions:
     for name, value in given.items():
         if name not in known and value:
             owners = [n for n, k in SOLVERS.items() if name in {f.name for f in fields(k)}]
-            raise ValueError(
+            raise DataError(
                 f"{name}={value!r} does not apply to solver={solver!r}"
                 + (f"; it belongs to {' and '.join(owners)}" if owners else "")
             )
@@ -162,7 +163,7 @@ def solver_options(solver: str, **options: Any) -> SolverOptions:
 
 def _expect_integer(name: str, value: object, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{name} must be an integer from {least} to {most}, got {value!r}")
+        raise DataError(f"{name} must be an integer from {least} to {most}, got {value!r}")
 
 
 def _expect_number(
@@ -173,14 +174,14 @@ def _expect_number(
     except (TypeError, ValueError):
         number = math.nan
     if above is not None and not (above < number < math.inf):
-        raise ValueError(f"{name} must be a finite number above {above:g}, got {value!r}")
+        raise DataError(f"{name} must be a finite number above {above:g}, got {value!r}")
     if least is not None and not (least <= number < math.inf):
-        raise ValueError(f"{name} must be a finite number of at least {least:g}, got {value!r}")
+        raise DataError(f"{name} must be a finite number of at least {least:g}, got {value!r}")
 
 
 def _expect_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         listed = ", ".join(repr(c) for c in choices)
-        raise ValueError(
+        raise DataError(
             f"{name} must be one of {listed}, got {value!r}.{did_you_mean(value, choices)}"
         )

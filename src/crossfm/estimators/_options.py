@@ -1,0 +1,104 @@
+"""Parameters of estimators, checked before any data are read; scores, checked before they leave."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from crossfm.errors import DataError, did_you_mean
+
+__all__ = ["check_count", "check_one_of", "check_options", "check_scores", "penalty_of_fields"]
+
+
+def check_options(estimator: Any) -> int:
+    """Check the parameters that `fit` and `partial_fit` share, and draw a seed.
+
+    Raises:
+        DataError: names the parameter, what was found and what was expected.
+    """
+    check_one_of("scale_values", estimator.scale_values, ("auto", False))
+    for name in ("warm_start", "shuffle", "deterministic"):
+        check_one_of(name, getattr(estimator, name), (True, False))
+    verbose = estimator.verbose
+    check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose)
+    if estimator.n_jobs is not None:
+        check_count("n_jobs", estimator.n_jobs, -1)
+    try:
+        return int(check_random_state(estimator.random_state).randint(2**31 - 1))
+    except ValueError as error:
+        raise DataError(
+            f"random_state is {estimator.random_state!r}, expected an integer from 0 to 2**32 - 1,"
+            " a numpy.random.RandomState, or None"
+        ) from error
+
+
+def check_count(name: str, value: Any, least: int = 0) -> int:
+    """An integer of at least `least`."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise DataError(f"{name} is {value!r}, expected an integer of at least {least}")
+    return number
+
+
+def check_one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """One of the choices; 0 and 1 count as False and True."""
+    plain = str | np.bool_ | int | np.integer
+    if not any(
+        value is choice or (isinstance(value, plain) and value == choice) for choice in choices
+    ):
+        listed = ", ".join(map(repr, choices))
+        raise DataError(f"{name} is {value!r}, expected one of {listed}")
+
+
+def penalty_of_fields(option: str, given: Any, names: Sequence[str] | None) -> Any:
+    """A penalty as the solver takes it: one number, or a tuple of one a field.
+
+    Args:
+        option: the parameter's name, for messages.
+        given: a number, a sequence of one a field, or a dict of field: number.
+        names: the fields' names; None where there is no schema.
+
+    Example:
+        >>> penalty_of_fields("l2_linear", {"item": 0.5}, ["user", "item"])
+        (0.0, 0.5)
+    """
+    if isinstance(given, Mapping):
+        for name in given:
+            if names is None:
+                raise DataError(f"{option} names the field {name!r}, but X has no named columns")
+            if name not in names:
+                hint = did_you_mean(str(name), names)
+                raise DataError(
+                    f"{option} names the field {name!r}.{hint} The fields are {list(names)}"
+                )
+        return tuple(given.get(name, 0.0) for name in names or ())
+    if not isinstance(given, list | tuple | np.ndarray):
+        return given
+    if names is not None and len(given) != len(names):
+        raise DataError(
+            f"{option} holds {len(given)} numbers, expected one for each of the {len(names)} fields"
+            f" {list(names)}, or a dict of field: number"
+        )
+    return tuple(given)
+
+
+def check_scores(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores, none of which has left the numbers that float32 holds."""
+    good = np.isfinite(scores)
+    if not good.all():
+        row = int(np.argmin(good if good.ndim == 1 else good.all(axis=1)))
+        raise DataError(
+            f"row {row}: the score is beyond what float32 holds, because the values of this row are"
+            " far larger than those of the fit; look at its values, or clip them"
+        )
+    return scores
