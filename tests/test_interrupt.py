@@ -54,22 +54,23 @@ else:
 
 def run(**told):
     told = {"call": "fm.fit(rows, y, progress=progress)"} | told
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(PROGRAM.format(**told))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )
-    try:
-        assert process.stdout.readline().strip() == "now", process.stderr.read()
-        started = time.perf_counter()
-        process.send_signal(signal.SIGINT)
-        word = process.stdout.readline().strip()
-        took = time.perf_counter() - started
-        out, err = process.stdout.read(), process.stderr.read()  # communicate skips what is buffered
-    finally:
-        process.kill()
+    ) as process:
+        try:
+            assert process.stdout.readline().strip() == "now", process.stderr.read()
+            started = time.perf_counter()
+            process.send_signal(signal.SIGINT)
+            word = process.stdout.readline().strip()
+            took = time.perf_counter() - started
+            # not communicate(), which loses what readline() has read ahead
+            out, err = process.stdout.read(), process.stderr.read()
+        finally:
+            process.kill()
     assert word == "stopped", word + err
     assert out.strip() == "checked", err
     return took
