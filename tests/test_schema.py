@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import pickle
+import threading
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from row_checks import assert_equal_rows, assert_rows, pairs
 from schema_cases import FIELDS, LOG, make
 from schema_oracle import OracleSchema, bucket
 
-from crossfm.data import Bag, Categorical, Counts, Numeric, Schema
+from crossfm.data import Bag, Categorical, Counts, Numeric, Schema, vocabulary
 from crossfm.errors import DataError, SchemaError
 
 
@@ -373,3 +374,30 @@ def test_table_of_a_schema() -> None:
     assert lines[0].split() == ["field", "kind", "encoding", "distinct"]
     assert lines[2].split() == ["user", "categorical", "vocabulary", "3"]
     assert lines[-1] == "6 fields, 20 features"
+
+
+def test_threads_that_read_at_once_see_the_whole_vocabulary(monkeypatch) -> None:
+    """A loaded schema builds its index at the first need; a second thread must not find it empty."""
+    inserting, read = threading.Event(), threading.Event()
+
+    class Slow(vocabulary.PositionIndex):
+        def insert(self, array: Any) -> None:
+            if not inserting.is_set():
+                inserting.set()
+                read.wait(timeout=10)
+            super().insert(array)
+
+    log = {"user": [3, 1, 2]}
+    schema = Schema([Categorical("user")]).fit(log)
+    want = schema.transform(log).ids
+    loaded = Schema.from_json(schema.to_json())
+    monkeypatch.setattr(vocabulary, "PositionIndex", Slow)
+    first: list[Any] = []
+    thread = threading.Thread(target=lambda: first.append(loaded.transform(log).ids))
+    thread.start()
+    assert inserting.wait(timeout=10)
+    second = loaded.transform(log).ids
+    read.set()
+    thread.join()
+    np.testing.assert_array_equal(second, want)
+    np.testing.assert_array_equal(first[0], want)

@@ -117,10 +117,12 @@ class Vocabulary:
         return str(self.values[position].as_py())
 
     def _positions(self, array: pa.Array) -> NDArray[np.int32]:
-        if self._index is None:
-            self._index = PositionIndex(str(self.kind))
-            self._index.insert(self.values)
-        return self._index.find(array)
+        index = self._index
+        if index is None:
+            index = PositionIndex(str(self.kind))
+            index.insert(self.values)
+            self._index = index  # filled before another thread may look into it
+        return index.find(array)
 
     def _adopt(self, column: Values) -> pa.Array:
         """The column as the vocabulary's kind, which is widened where a value would be lost."""
