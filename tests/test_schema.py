@@ -377,7 +377,7 @@ def test_table_of_a_schema() -> None:
 
 
 def test_threads_that_read_at_once_see_the_whole_vocabulary(monkeypatch) -> None:
-    """A loaded schema builds its index at the first need; a second thread must not find it empty."""
+    """A loaded schema builds its index at the first need; no thread may find it empty."""
     inserting, read = threading.Event(), threading.Event()
 
     class Slow(vocabulary.PositionIndex):
