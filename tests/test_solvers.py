@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from solver_oracle import Oracle
 
 from crossfm import _native
 from crossfm.data.rows import Rows
@@ -19,108 +19,6 @@ from crossfm.solvers import FTRL, SGD, AdaGrad, FusedTrainer, Watch, fit, solver
 from crossfm.solvers.training import _shuffled
 
 RTOL, ATOL = 5e-4, 5e-5  # float32, some hundred updates of each number, estimated square roots
-
-
-# --- the oracle: one number at a time, importing nothing of what it judges ----------------------
-
-
-class Number:
-    """One parameter with its optimizer state."""
-
-    def __init__(self, kind, value, rate, l2, *, accumulator=0.0, beta=1.0, l1=0.0):
-        self.kind, self.v, self.rate, self.l2 = kind, value, rate, l2
-        self.a, self.beta, self.l1 = accumulator, beta, l1
-        self.n = 0.0
-        curvature = beta / rate + l2
-        self.z = 0.0 if value == 0 else -value * curvature - math.copysign(l1, value)
-
-    def step(self, g):
-        if self.kind == "sgd":
-            self.v -= self.rate * (g + self.l2 * self.v)
-        elif self.kind == "adagrad":
-            g += self.l2 * self.v
-            self.a += g * g
-            self.v -= self.rate * g / math.sqrt(self.a)
-        else:
-            sigma = (math.sqrt(self.n + g * g) - math.sqrt(self.n)) / self.rate
-            self.z += g - sigma * self.v
-            self.n += g * g
-            if abs(self.z) <= self.l1:
-                self.v = 0.0
-            else:
-                shrunk = self.z - math.copysign(self.l1, self.z)
-                self.v = -shrunk / ((self.beta + math.sqrt(self.n)) / self.rate + self.l2)
-
-
-def numbers(options, values, l2, l1):
-    extra = {"l1": l1, "beta": getattr(options, "beta", 1.0)}
-    extra["accumulator"] = getattr(options, "initial_accumulator", 0.0)
-    kind = type(options).__name__.lower()
-    return [Number(kind, float(v), options.learning_rate, l2, **extra) for v in values]
-
-
-class Oracle:
-    def __init__(self, options, bias, w, V, field_of):  # w [C][n], V [C][n][k]
-        self.o, self.field_of = options, field_of
-        per = [x if isinstance(x, tuple) else (x,) for x in (options.l2_linear, options.l2_factors)]
-
-        def l2(which, i):
-            return per[which][int(field_of[i]) if len(per[which]) > 1 else 0]
-
-        l1 = [getattr(options, "l1_linear", 0.0), getattr(options, "l1_factors", 0.0)]
-        n = len(w[0])
-        self.b = [numbers(options, [b], 0.0, 0.0)[0] for b in bias]
-        self.w = [[numbers(options, [c[i]], l2(0, i), l1[0])[0] for i in range(n)] for c in w]
-        self.V = [[numbers(options, c[i], l2(1, i), l1[1]) for i in range(n)] for c in V]
-
-    def pools(self, c, entries):
-        """Pooled vector of each entry, and their sum over pools."""
-        k = self.o.n_factors
-        across = self.o.interactions == "across_fields"
-        keys = [self.field_of[i] if across else t for t, (i, _) in enumerate(entries)]
-        pooled = {key: [0.0] * k for key in keys}
-        for key, (i, x) in zip(keys, entries, strict=True):
-            for f in range(k):
-                pooled[key][f] += x * self.V[c][i][f].v
-        S = [sum(p[f] for p in pooled.values()) for f in range(k)]
-        return [pooled[key] for key in keys], S, list(pooled.values())
-
-    def score(self, c, entries):
-        _, _, pools = self.pools(c, entries)
-        crossed = sum(
-            sum(a * b for a, b in zip(pools[i], pools[j], strict=True))
-            for j in range(len(pools))
-            for i in range(j)
-        )
-        return self.b[c].v + sum(x * self.w[c][i].v for i, x in entries) + crossed
-
-    def train_row(self, entries, target, weight):
-        z = [self.score(c, entries) for c in range(len(self.b))]
-        if self.o.loss == "squared":
-            g, loss = [z[0] - target], 0.5 * (z[0] - target) ** 2
-        elif self.o.loss == "logistic":
-            g = [1 / (1 + math.exp(-z[0])) - target]
-            loss = math.log(1 + math.exp(-z[0])) if target else math.log(1 + math.exp(z[0]))
-        else:
-            e = [math.exp(x) for x in z]
-            g = [x / sum(e) - (c == target) for c, x in enumerate(e)]
-            loss = -math.log(e[int(target)] / sum(e))
-        held = [self.pools(c, entries)[:2] for c in range(len(z))]
-        for c, upstream in enumerate(g):
-            upstream *= weight
-            pooled, S = held[c]
-            alone = self.o.interactions == "all"
-            for i, x in entries:
-                self.w[c][i].step(upstream * x)
-            for t, (i, x) in enumerate(entries):
-                for f, number in enumerate(self.V[c][i]):
-                    # without pooling and values the row's own vector is read where it is updated
-                    own = x * number.v if alone and not self.general else pooled[t][f]
-                    number.step(upstream * x * (S[f] - own))
-            self.b[c].step(upstream)
-        return weight * loss
-
-    general = True
 
 
 def make_rows(rng, n=60, n_features=23, *, values=True, bags=True, classes=2, weights=False):
