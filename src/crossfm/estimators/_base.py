@@ -15,7 +15,11 @@ from sklearn.utils.validation import check_is_fitted
 from crossfm.data import inputs
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError
-from crossfm.estimators._defaults import default_l2_factors, default_learning_rate
+from crossfm.estimators._defaults import (
+    default_init_scale,
+    default_l2_factors,
+    default_learning_rate,
+)
 from crossfm.estimators._features import Data, Features, batches_of, file_batches, no_target
 from crossfm.estimators._machine import Machine
 from crossfm.estimators._options import (
@@ -253,14 +257,16 @@ class FMBase(BaseEstimator):
             penalty_of_fields(option, getattr(self, option), names)
             for option in ("l2_linear", "l2_factors")
         )
-        rate = self.learning_rate
+        rate, init_scale = self.learning_rate, self.init_scale
+        before = machine.trainer.options if machine.trainer else None
+        if before is not None and before.optimizer == self.solver:
+            rate = before.learning_rate if rate is None else rate
+            init_scale = before.init_scale if init_scale is None else init_scale
+            l2_factors = before.l2_factors if l2_factors is None else l2_factors
         if rate is None:
-            before = machine.trainer.options if machine.trainer else None
-            rate = (
-                before.learning_rate
-                if before and before.optimizer == self.solver
-                else default_learning_rate(self.solver, rows)
-            )
+            rate = default_learning_rate(self.solver, rows)
+        if init_scale is None:
+            init_scale = default_init_scale(rows)
         if l2_factors is None:
             l2_factors = default_l2_factors(self.solver, targets.loss, rows, features.n_features)
         return solver_options(
@@ -274,7 +280,7 @@ class FMBase(BaseEstimator):
             l2_factors=l2_factors,
             l1_linear=self.l1_linear or None,
             l1_factors=self.l1_factors or None,
-            init_scale=self.init_scale,
+            init_scale=init_scale,
             shuffle=bool(self.shuffle),
             n_jobs=1 if self.n_jobs is None else operator.index(self.n_jobs),
             deterministic=bool(self.deterministic),

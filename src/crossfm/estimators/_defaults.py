@@ -6,7 +6,7 @@ import numpy as np
 
 from crossfm.data.rows import Rows
 
-__all__ = ["default_l2_factors", "default_learning_rate"]
+__all__ = ["default_init_scale", "default_l2_factors", "default_learning_rate"]
 
 # Penalty of the factors. A squared error on standardised targets has curvature 1, a log loss
 # p (1 - p), about a fifth of it or less; so has the penalty that suits it. AdaGrad and SGD pay it
@@ -18,8 +18,11 @@ L2_FACTORS = {
 }
 OFTEN = 1000  # rows a feature is in, on average, from which the penalty falls: they speak for it
 
-# Step size for a row of one feature, and the range it is kept in.
-RATES = {"adagrad": (1.5, 0.02, 0.1), "ftrl": (1.5, 0.02, 0.1), "sgd": (0.1, 0.001, 0.01)}
+# Step size for a row of one feature, and the most it may be.
+RATES = {"adagrad": (1.5, 0.1), "ftrl": (1.5, 0.1), "sgd": (0.1, 0.01)}
+
+# Deviation of the random factors, and the size of a row up to which it stays.
+INIT_SCALE, INIT_SIZE = 0.01, 100.0
 
 
 def default_l2_factors(solver: str, loss: str, rows: Rows, n_features: int) -> float | None:
@@ -49,9 +52,28 @@ def default_learning_rate(solver: str, rows: Rows) -> float:
         >>> default_learning_rate("adagrad", Rows(np.zeros((2, 39), int)))
         0.0385
     """
-    whole, least, most = RATES.get(solver, RATES["adagrad"])
+    whole, most = RATES.get(solver, RATES["adagrad"])
+    return float(f"{min(whole / _size(rows), most):.3g}")
+
+
+def default_init_scale(rows: Rows) -> float:
+    """A deviation of the random factors at which they do not drown the targets.
+
+    What random factors add to a score grows with the size of the row: ``scale^2 size sqrt(k / 2)``.
+    Above a size of 100 it is held.
+
+    Example:
+        >>> default_init_scale(Rows(np.zeros((2, 39), int)))
+        0.01
+        >>> default_init_scale(Rows(np.zeros((2, 10_000), int)))
+        0.001
+    """
+    return float(f"{INIT_SCALE * min(1.0, INIT_SIZE / _size(rows)) ** 0.5:.3g}")
+
+
+def _size(rows: Rows) -> float:
+    """Sum of squared values of a row, on average, at least 1."""
     size = float(rows.nnz)
     if rows.values is not None:
         size = float(np.square(rows.values, dtype=np.float64).sum())
-    size = max(size / max(len(rows), 1), 1.0)
-    return float(f"{min(max(whole / size, least), most):.3g}")
+    return max(size / max(len(rows), 1), 1.0)

@@ -26,8 +26,8 @@ class FMRegressor(RegressorMixin, FMBase):
     Args:
         n_factors: length k of each feature's vector ``v_i``; 0 gives a linear model.
         solver: "adagrad" (robust, the default), "sgd", or "ftrl" (L1 penalties, exact zeros).
-        learning_rate: step size; None: 1.5 over the mean features of a row, from 0.02 to 0.1
-            (for "sgd" 0.1 over them, from 0.001 to 0.01).
+        learning_rate: step size; None: 1.5 over the mean features of a row (the sum of its squared
+            values), at most 0.1 (for "sgd" 0.1 over them, at most 0.01).
         n_epochs: passes over the rows at most.
         l2_linear: penalty of the weights; a number, one a field in a dict of field: number, or
             None: 0.
@@ -38,7 +38,8 @@ class FMRegressor(RegressorMixin, FMBase):
         l1_factors: the same for the factors.
         interactions: "all" pairs of features, or "across_fields": features of one field are
             summed first and only different fields meet.
-        init_scale: deviation of the random factors at the start; None: the solver's own.
+        init_scale: deviation of the random factors at the start; None: 0.01, less in proportion to
+            the root of the features of a row where these are more than 100.
         schema: what the columns of a frame are; None: inferred, and shown if `verbose`. One that
             is not fitted is fitted to X; one that is stays as it is. Yours is never changed.
         early_stopping: stop when the validation metric no longer improves, and keep the best
