@@ -121,6 +121,7 @@ def test_bad_input_is_one_line(folder, words, said, monkeypatch):
         ("user,y\na,1\nb\n", "line 3"),
         ("user,user,y\na,b,1\n", "2 columns are named 'user'"),
         ("user,y\na,1\nb,\nc,2\n", "the target 'y' is missing in 1 rows, first in row 1"),
+        ("user;y\na;1\nb;2\n", "line 1: the columns are separated by ';', expected commas"),
         ("user,y\na,1.5\nb,inf\nc,2.5\n", "infinity: row 1"),
         ("user,y\na,1\nb,1\n", "y is 1 in all 2 rows"),
         ("user,y\na,no\nb,no\n", "nothing to learn"),
@@ -133,6 +134,20 @@ def test_bad_tables(tmp_path, text, said):
     message = error_of("fit", tmp_path / "log.csv", "-t", "y", "-m", tmp_path / "m")
     assert said in message
     assert [p.name for p in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_numbers_with_fractions_are_no_classes(tmp_path):
+    (tmp_path / "log.csv").write_text("user,y\na,1.5\nb,2\na,3\nb,1\n")
+    words = ["fit", tmp_path / "log.csv", "-t", "y", "-m", tmp_path / "m"]
+    assert "y holds numbers with fractions such as 1.5" in error_of(
+        *words, "--task", "classification"
+    )
+
+
+def test_a_file_without_a_column_says_which_it_has(folder, tmp_path):
+    (tmp_path / "log.csv").write_text("usr,items\na,1\nb,2\n")
+    message = error_of("predict", folder / "rating.crossfm", tmp_path / "log.csv", "-o", "-")
+    assert "Did you mean 'usr'? The columns are 'usr', 'items'" in message
 
 
 def test_bad_text(tmp_path):

@@ -98,6 +98,12 @@ def choose_task(y: NDArray[Any], asked: str, name: str) -> Task:
             " learn; name another target, or take data with different ones"
         )
     if asked == "classification":
+        if not whole:
+            part = distinct[distinct != np.floor(distinct)][0]
+            raise DataError(
+                f"{name} holds numbers with fractions such as {part:g}, and classes are strings or"
+                " whole numbers; leave --task out, or name another target"
+            )
         return Task("classification", f"as told; {n:,} classes")
     if is_text and n > MANY_CLASSES:
         raise DataError(

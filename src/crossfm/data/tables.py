@@ -172,12 +172,26 @@ def _csv_options(
 
 
 def _check_names(path: Path, names: Sequence[str], columns: Sequence[str] | None) -> None:
+    if len(names) == 1 and not _is_parquet(path):
+        for sign, spelled in ((";", "';'"), ("\t", "tabs"), (",", "','"), ("|", "'|'")):
+            if sign in names[0]:
+                kind = "tabs" if _separator(path) == "\t" else "commas"
+                raise DataError(
+                    f"{path}, line 1: the columns are separated by {spelled}, expected {kind}, as"
+                    " its name says; .csv has commas, .tsv has tabs, and any frame that another"
+                    " reader makes is taken too"
+                )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{path}: {Counter(names)[twice[0]]} columns are named {twice[0]!r}")
     for name in columns or ():
         if name not in names:
-            raise SchemaError(f"{path} has no column {name!r}.{did_you_mean(name, names)}")
+            shown = ", ".join(repr(n) for n in names[:12])
+            more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+            raise SchemaError(
+                f"{path} has no column {name!r}.{did_you_mean(name, names)} The columns are"
+                f" {shown}{more}"
+            )
 
 
 def _listed(columns: Sequence[str] | None) -> list[str] | None:
