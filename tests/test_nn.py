@@ -377,3 +377,13 @@ def test_without_torch_the_error_holds_the_command():
     assert done.returncode == 1
     assert "MissingExtraError" in done.stderr
     assert "pip install 'crossfm[torch]'" in done.stderr
+
+
+def test_from_model_says_what_it_takes():
+    from crossfm import FMRegressor
+
+    fm = FMRegressor(n_epochs=1).fit({"user": ["ann", "bob"]}, [1.0, 2.0])
+    with pytest.raises(DataError, match=r"FMRegressor, expected a FactorModel; take its \.model_"):
+        nn.FactorizationMachine.from_model(fm)
+    with pytest.raises(DataError, match="str, expected a FactorModel"):
+        nn.FactorizationMachine.from_model("ratings.crossfm")

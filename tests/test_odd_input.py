@@ -193,3 +193,10 @@ def test_a_row_too_long_to_explain_is_refused_at_once():
     assert fm.explain({"seen": bags["seen"][1:2]}).score == pytest.approx(
         float(fm.predict({"seen": bags["seen"][1:2]})[0]), rel=1e-5
     )
+
+
+def test_a_metric_of_two_classes_names_one_for_several():
+    frame, _ = ratings(90)
+    labels = np.array(["a", "b", "c"])[np.arange(90) % 3]
+    with pytest.raises(DataError, match="several classes, log_loss has"):
+        FMClassifier(**QUICK, eval_metric="auc").fit(frame, labels, eval_set=(frame, labels))

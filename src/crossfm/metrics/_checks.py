@@ -26,7 +26,10 @@ def vector(name: str, array: ArrayLike) -> Floats:
     if checked.ndim == 2 and checked.shape[1] == 1:
         checked = checked[:, 0]
     if checked.ndim != 1:
-        raise DataError(f"{name} has shape {checked.shape}, expected one dimension [n]")
+        several = "" if checked.ndim != 2 or name in ("y_true", "sample_weight") else (
+            "; this metric has no value for several classes, log_loss has"
+        )  # fmt: skip
+        raise DataError(f"{name} has shape {checked.shape}, expected one dimension [n]{several}")
     finite(name, checked)
     return checked
 

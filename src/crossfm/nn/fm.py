@@ -249,6 +249,10 @@ class FactorizationMachine(nn.Module):
             >>> fm.to_model().bias
             0.5
         """
+        given: Any = model
+        if not isinstance(given, FactorModel):
+            hint = "; take its .model_" if hasattr(given, "model_") else ""
+            raise DataError(f"model is {type(given).__name__}, expected a FactorModel{hint}")
         module = cls(
             model.n_features,
             model.n_factors,
