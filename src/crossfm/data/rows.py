@@ -81,7 +81,13 @@ class Rows:
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the dataclass is frozen
-        ids = np.asarray(self.ids)
+        try:
+            ids = np.asarray(self.ids)
+        except ValueError as error:
+            raise DataError(
+                "ids are rows of different lengths; give all ids in one array, and offsets where"
+                " each row begins"
+            ) from error
         if ids.dtype not in (np.int32, np.int64):
             ids = _integers(ids)
         n_rows = self.n_rows
@@ -160,7 +166,7 @@ class Rows:
             raise TypeError(f"rows are sliced, got {index!r}; rows.take([...]) picks single rows")
         start, stop, step = index.indices(self.n_rows)
         if step != 1:
-            raise ValueError(f"rows are sliced with step 1, got {step}; use rows.take")
+            raise DataError(f"rows are sliced with step 1, got {step}; use rows.take")
         stop = max(start, stop)
         if self.offsets is None:
             low, high, offsets = start * self.row_length, stop * self.row_length, None
@@ -209,7 +215,7 @@ class Rows:
     def batches(self, size: int) -> Iterator[Rows]:
         """Consecutive slices of at most `size` rows."""
         if size < 1:
-            raise ValueError(f"batch size must be at least 1, got {size}")
+            raise DataError(f"batch size must be at least 1, got {size}")
         for start in range(0, self.n_rows, size):
             yield self[start : start + size]
 

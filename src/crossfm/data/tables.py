@@ -97,7 +97,7 @@ def iter_tables(
         SchemaError: a column that the file does not have.
     """
     if batch_rows < 1:
-        raise ValueError(f"batch_rows must be at least 1, got {batch_rows}")
+        raise DataError(f"batch_rows must be at least 1, got {batch_rows}")
     waiting: list[pa.Table] = []
     n_waiting = 0
     for piece in _pieces(existing_file(path), batch_rows, columns, types):

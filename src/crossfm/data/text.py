@@ -196,7 +196,7 @@ def _read(
     path: PathLike, with_fields: bool, zero_based: bool | str, n_features: int | None
 ) -> tuple[Rows, NDArray[np.int64] | None]:
     if zero_based not in (True, False, "auto"):
-        raise ValueError(f"zero_based is True, False or 'auto', got {zero_based!r}")
+        raise DataError(f"zero_based is True, False or 'auto', got {zero_based!r}")
     with open_bytes(path) as file:
         text = file.read()
     first_id = int(zero_based is False)
@@ -210,9 +210,9 @@ def _iterate(
     path: PathLike, batch_rows: int, with_fields: bool, zero_based: bool, n_features: int | None
 ) -> Iterator[Rows]:
     if batch_rows < 1:
-        raise ValueError(f"batch_rows must be at least 1, got {batch_rows}")
+        raise DataError(f"batch_rows must be at least 1, got {batch_rows}")
     if zero_based not in (True, False):
-        raise ValueError(
+        raise DataError(
             f"zero_based is True or False, got {zero_based!r}: a file read in batches is not"
             " seen whole before its first ids are needed"
         )
@@ -255,7 +255,7 @@ def _parse(
     first_line: int,
 ) -> tuple[Rows, NDArray[np.int64] | None, int]:
     if n_features is not None and n_features < 0:
-        raise ValueError(f"n_features must not be negative, got {n_features}")
+        raise DataError(f"n_features must not be negative, got {n_features}")
     view = np.frombuffer(text, dtype=np.uint8) if text else np.empty(0, dtype=np.uint8)
     parsed = _native.parse_text(
         view, with_fields, first_id, -1 if n_features is None else n_features, first_line

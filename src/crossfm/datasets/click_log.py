@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfm.data.rows import Rows
+from crossfm.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,13 +88,13 @@ class ClickLog:
             ("max_values", max_values, 2),
         ):
             if int(number) != number or number < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}")
+                raise DataError(f"{name} must be an integer of at least {least}, got {number!r}")
         if max_values > 100_000_000:
-            raise ValueError(f"max_values must be at most 100,000,000, got {max_values}")
+            raise DataError(f"max_values must be at most 100,000,000, got {max_values}")
         if not 0.0 < click_rate < 1.0:
-            raise ValueError(f"click_rate must lie between 0 and 1, got {click_rate!r}")
+            raise DataError(f"click_rate must lie between 0 and 1, got {click_rate!r}")
         if not (linear_scale >= 0.0 and pairwise_scale >= 0.0):
-            raise ValueError(
+            raise DataError(
                 "linear_scale and pairwise_scale must not be negative,"
                 f" got {linear_scale!r} and {pairwise_scale!r}"
             )
@@ -121,6 +122,7 @@ class ClickLog:
         Returns:
             Rows with int32 ids, 39 a row, values and offsets None.
         """
+        _expect_stretch(start, n_rows)
         ids = np.empty((n_rows, self.field_sizes.size), dtype=np.int32)
         targets = np.empty(n_rows, dtype=np.float32)
         for part, block, inside in _blocks(start, n_rows):
@@ -133,7 +135,7 @@ class ClickLog:
     def batches(self, n_rows: int, batch_rows: int, *, start: int = 0) -> Iterator[Rows]:
         """The same rows in batches of `batch_rows`, the last one shorter."""
         if batch_rows < 1:
-            raise ValueError(f"batch_rows must be at least 1, got {batch_rows}")
+            raise DataError(f"batch_rows must be at least 1, got {batch_rows}")
         for at in range(start, start + n_rows, batch_rows):
             yield self.rows(min(batch_rows, start + n_rows - at), start=at)
 
@@ -168,7 +170,7 @@ class ClickLog:
         import pyarrow as pa
 
         if rows.targets is None:
-            raise ValueError("the rows have no targets")
+            raise DataError("the rows have no targets")
         ranks = rows.ids.reshape(len(rows), -1).T - self._starts[:, None].astype(np.int32)
         columns: dict[str, Any] = {"label": pa.array(rows.targets.astype(np.int8))}
         for field, name in enumerate(self.field_names):
@@ -338,10 +340,14 @@ def _sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
     return 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
 
 
+def _expect_stretch(start: int, n_rows: int) -> None:
+    if start < 0 or n_rows < 0:
+        raise DataError(f"start and n_rows must not be negative, got {start} and {n_rows}")
+
+
 def _blocks(start: int, n_rows: int) -> Iterator[tuple[slice, int, slice]]:
     """(rows of the output, block, rows of the block) for rows start .. start + n_rows."""
-    if start < 0 or n_rows < 0:
-        raise ValueError(f"start and n_rows must not be negative, got {start} and {n_rows}")
+    _expect_stretch(start, n_rows)
     for block in range(start // BLOCK, -(-(start + n_rows) // BLOCK)):
         low = max(start, block * BLOCK)
         high = min(start + n_rows, (block + 1) * BLOCK)

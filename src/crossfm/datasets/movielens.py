@@ -20,7 +20,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from crossfm.datasets.fetch import Remote, locate
-from crossfm.errors import DatasetError, did_you_mean
+from crossfm.errors import DataError, DatasetError, did_you_mean
 
 __all__ = ["MovieLens", "load_movielens"]
 
@@ -81,14 +81,14 @@ class MovieLens:
         """Training and test part of the official fold 1 to 5 (u1 to u5 of MovieLens 100K).
 
         Raises:
-            ValueError: another number, or a data set without official folds.
+            DataError: another number, or a data set without official folds.
         """
         if not self._folds:
-            raise ValueError(
+            raise DataError(
                 f"MovieLens {self.name} has no official folds; use split(...), or load '100k'"
             )
         if number not in range(1, N_FOLDS + 1):
-            raise ValueError(f"folds are numbered 1 to {N_FOLDS}, got {number!r}")
+            raise DataError(f"folds are numbered 1 to {N_FOLDS}, got {number!r}")
         test = self._folds[number - 1]
         keep = np.ones(self.ratings.num_rows, dtype=bool)
         keep[test] = False
@@ -107,7 +107,7 @@ class MovieLens:
             seed: another seed, another split.
         """
         if not 0.0 < test < 1.0:
-            raise ValueError(f"test must lie between 0 and 1, got {test!r}")
+            raise DataError(f"test must lie between 0 and 1, got {test!r}")
         chosen = np.random.default_rng(seed).random(self.ratings.num_rows) < test
         return self.ratings.filter(pa.array(~chosen)), self.ratings.filter(pa.array(chosen))
 
@@ -132,7 +132,7 @@ def load_movielens(
         ['user', 'item', 'rating', 'timestamp']
     """
     if name not in LOADERS:
-        raise ValueError(
+        raise DataError(
             f"no MovieLens {name!r}, expected one of {', '.join(LOADERS)}."
             + did_you_mean(name, LOADERS)
         )

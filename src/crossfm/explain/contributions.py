@@ -134,8 +134,10 @@ class Contributions:
             by: "term", "feature" or "field".
 
         Raises:
-            DataError: another word for `by`.
+            DataError: another word for `by`, or a negative limit.
         """
+        if limit is not None and limit < 0:
+            raise DataError(f"limit is {limit}, expected at least 0, or None for all")
         if by == "term":
             parts = [Part(term.names, term.value) for term in self.terms()]
         elif by in ("feature", "field"):
