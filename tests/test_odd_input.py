@@ -71,6 +71,8 @@ def test_warm_start_keeps_the_number_of_factors():
     before = fm.predict(frame)
     with pytest.raises(DataError, match=r"n_factors is 7.*has 4"):
         fm.set_params(n_factors=7).fit(frame, y)
+    with pytest.raises(DataError, match="n_factors is 7"):
+        fm.partial_fit({"user": [10**6], "item": [10**6]}, [1.0])
     np.testing.assert_array_equal(fm.predict(frame), before)
 
 
@@ -100,6 +102,9 @@ def test_what_is_wrong_with_y_is_said_once_and_briefly():
         assert len(str(caught.value)) < 120
     with pytest.raises(DataError, match="Reshape") as caught:
         FMRegressor(**QUICK).fit(np.arange(60.0), y)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(DataError, match="Reshape") as caught:
+        FMRegressor(**QUICK).fit((frame, np.arange(60.0)))  # one pair of brackets too many
     assert len(str(caught.value)) < 300
 
 
@@ -200,3 +205,22 @@ def test_a_metric_of_two_classes_names_one_for_several():
     labels = np.array(["a", "b", "c"])[np.arange(90) % 3]
     with pytest.raises(DataError, match="several classes, log_loss has"):
         FMClassifier(**QUICK, eval_metric="auc").fit(frame, labels, eval_set=(frame, labels))
+
+
+def test_ids_of_different_lengths_need_offsets():
+    with pytest.raises(DataError, match=r"different lengths.*offsets"):
+        cf.Rows([[1, 2], [3]])
+
+
+def test_a_negative_limit_of_lines():
+    frame, y = ratings(60)
+    found = FMRegressor(**QUICK).fit(frame, y).explain({k: v[:1] for k, v in frame.items()})
+    with pytest.raises(DataError, match="limit is -1"):
+        found.table(limit=-1)
+
+
+def test_loaders_refuse_with_typed_errors():
+    with pytest.raises(DataError, match="n_rows must not be negative"):
+        cf.datasets.make_click_log(-1, max_values=100)
+    with pytest.raises(DataError, match="no MovieLens '10m'"):
+        cf.datasets.load_movielens("10m")

@@ -96,12 +96,8 @@ class FMBase(BaseEstimator):
         patience = check_count("patience", self.patience)
         check_one_of("early_stopping", self.early_stopping, ("auto", True, False))
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
-        if goes_on and self._machine.n_factors != self.n_factors:
-            raise DataError(
-                f"n_factors is {self.n_factors!r}, the model that warm_start goes on from has"
-                f" {self._machine.n_factors}; keep that number, or fit with warm_start=False"
-            )
         if goes_on:
+            self._expect_as_many_factors()
             features: Features = self._features.copy()
             data = features.extend(X, y, sample_weight)
             matrix = None
@@ -177,6 +173,7 @@ class FMBase(BaseEstimator):
                 verbose=Lines.wanted(self.verbose),
             )  # fmt: skip
         else:
+            self._expect_as_many_factors()
             features = self._features
             data = features.extend(X, y, weight)
         y, weight = _checked(data, type(self).__name__)
@@ -210,6 +207,13 @@ class FMBase(BaseEstimator):
         if history.stopped == "interrupted":
             raise KeyboardInterrupt
         return self
+
+    def _expect_as_many_factors(self) -> None:
+        if self.n_factors != self._machine.n_factors:
+            raise DataError(
+                f"n_factors is {self.n_factors!r}, the model to go on from has"
+                f" {self._machine.n_factors}; keep that number, or fit anew (with warm_start=False)"
+            )
 
     def _restore(
         self, machine: Machine, history: list[dict[str, Any]], n_iter: int, best_epoch: int

@@ -14,7 +14,7 @@ from crossfm.data.infer import Guess
 from crossfm.data.rows import Rows
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError, SchemaError
-from crossfm.estimators._matrix import check_matrix, join_matrices, matrix_rows
+from crossfm.estimators._matrix import brief, check_matrix, join_matrices, matrix_rows
 from crossfm.estimators._scaling import Scaling
 
 __all__ = ["Data", "Features", "batches_of", "file_batches", "no_target"]
@@ -221,7 +221,7 @@ class Features:
         try:
             X = check_array(X, dtype=None, ensure_all_finite=False, estimator=self.owner)
         except (TypeError, ValueError) as error:
-            raise DataError(str(error)) from error
+            raise DataError(brief(error)) from error
         if X.shape[1] != len(columns):
             raise DataError(
                 f"X has {X.shape[1]} features, but {self.owner} is expecting {len(columns)}"

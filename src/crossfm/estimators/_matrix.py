@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 
-__all__ = ["check_matrix", "join_matrices", "matrix_rows"]
+__all__ = ["brief", "check_matrix", "join_matrices", "matrix_rows"]
 
 
 def check_matrix(X: Any, n_features: int | None, name: str) -> Any:
@@ -27,9 +27,8 @@ def check_matrix(X: Any, n_features: int | None, name: str) -> Any:
         X = check_array(
             X, accept_sparse="csr", dtype="numeric", ensure_all_finite=False, estimator=name
         )
-    except ValueError as error:  # with the whole array in it, where that is of one dimension
-        brief = re.sub(r":\s*array=.*(?=Reshape)", "; ", str(error), flags=re.DOTALL)
-        raise DataError(brief) from error
+    except ValueError as error:
+        raise DataError(brief(error)) from error
     if X.dtype.kind not in "fiub":
         raise DataError(f"the matrix is of type {X.dtype}, expected real numbers")
     if n_features is not None and X.shape[1] != n_features:
@@ -43,6 +42,11 @@ def check_matrix(X: Any, n_features: int | None, name: str) -> Any:
         row, column = (int(i) for i in np.argwhere(~np.isfinite(narrow))[0])
         raise _not_finite(row, column, X[row, column])
     return narrow
+
+
+def brief(error: Exception) -> str:
+    """scikit-learn's message, without the whole array where that is of one dimension."""
+    return re.sub(r":\s*array=.*?(?=Reshape)", "; ", str(error), flags=re.DOTALL)
 
 
 def matrix_rows(X: Any, centred: NDArray[np.int64] | None = None) -> Rows:
