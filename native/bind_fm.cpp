@@ -179,32 +179,37 @@ double train(const BatchView& batch, std::optional<Array<int64_t>> order, const 
   const int64_t count = order ? static_cast<int64_t>(order->shape(0)) : batch.n_rows;
   if (!count) return 0;
   steps.optimizer = table.optimizer;
+  Blocks between;
+  std::tie(between.least, between.most, between.growth) = blocks;
+  between.rows_before = rows_before;
+  expect(between.least > 0 && between.most >= between.least && between.growth > 0,
+         "blocks are positive and may only grow");
   Hot hot;
-  std::vector<int64_t> entries;
+  std::vector<int64_t> entries, ids;
   if (hot_ids && hot_ids->shape(0)) {
-    hot.ids = hot_ids->data();
-    hot.count = static_cast<int64_t>(hot_ids->shape(0));
-    expect(hot.count <= 1 << 16, "at most 65,536 features are hot");
+    const auto count = static_cast<int64_t>(hot_ids->shape(0));
+    expect(count <= 1 << 16, "at most 65,536 features are hot");
     hot.bits = 6;
-    while ((int64_t{1} << hot.bits) < 4 * hot.count) ++hot.bits;
+    while ((int64_t{1} << hot.bits) < 4 * count) ++hot.bits;
     entries.assign(size_t{1} << hot.bits, -1);
-    for (int64_t slot = 0; slot < hot.count; ++slot) {
-      const int64_t id = hot.ids[slot];
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t id = hot_ids->data()[i];
       expect(id >= 0 && id < table.n_features && id < int64_t{1} << 47, "a hot feature is out of range");
       int64_t& entry = entries[Hot::home(id, hot.bits)];
-      if (entry < 0) entry = id << 16 | slot;  // the hotter one of two keeps the place
+      if (entry >= 0) continue;  // the hotter one of two has the place
+      entry = id << 16 | static_cast<int64_t>(ids.size());
+      ids.push_back(id);
     }
     hot.entries = entries.data();
+    hot.ids = ids.data();
+    hot.count = static_cast<int64_t>(ids.size());
   }
-  hot.rows_before = rows_before;
-  std::tie(hot.least_block, hot.most_block, hot.growth) = blocks;
-  expect(hot.least_block > 0 && hot.most_block >= hot.least_block && hot.growth > 0, "blocks are positive and may only grow");
   threads = threads < 1 ? 1 : threads > 512 ? 512 : threads;
   nb::gil_scoped_release release;
   if (deterministic) {
-    return chosen.kernels->train_blocks(batch, pointer(order), count, table, steps, threads);
+    return chosen.kernels->train_blocks(batch, pointer(order), count, table, steps, between, threads);
   }
-  return chosen.kernels->train(batch, pointer(order), count, table, steps, hot, threads);
+  return chosen.kernels->train(batch, pointer(order), count, table, steps, hot, between, threads);
 }
 
 // Scores with factors at any row distance, so that a table in training is scored where it lies.

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <mutex>
+#include <shared_mutex>
 #include <stdexcept>
 #include <string_view>
 #include <vector>
@@ -129,6 +131,7 @@ class Index {
  public:
   template <class Queries>
   void insert(const Queries& queries) {
+    const std::unique_lock lock(mutex_);
     reserve(size_ + queries.size());
     for (std::size_t i = 0; i < queries.size(); ++i) {
       const std::uint64_t h = quick_hash(queries[i]);
@@ -149,6 +152,7 @@ class Index {
     constexpr std::size_t kBlock = 32;  // look-ups in flight
     const std::size_t n = queries.size();
     std::vector<std::int32_t> places(n, -1);
+    const std::shared_lock lock(mutex_);
     if (size_ == 0) return places;
     std::uint64_t hashes[kBlock];
     for (std::size_t start = 0; start < n; start += kBlock) {
@@ -176,7 +180,10 @@ class Index {
     return places;
   }
 
-  std::size_t size() const { return size_; }
+  std::size_t size() const {
+    const std::shared_lock lock(mutex_);
+    return size_;
+  }
 
  private:
   struct Slot {
@@ -201,6 +208,7 @@ class Index {
     }
   }
 
+  mutable std::shared_mutex mutex_;  // a vocabulary may grow while another thread looks things up
   Keys keys_;
   std::vector<Slot> slots_;
   std::vector<std::uint64_t> hashes_;

@@ -22,11 +22,12 @@ struct Pass {
   const Table& table;
   const Steps& steps;
   const Hot& hot;
+  const Blocks& blocks;
   int states;
   int64_t stride, linear_stride;  // floats a feature
 
-  Pass(const Batch& b, const int64_t* o, const Table& t, const Steps& s, const Hot& h)
-      : batch(b), order(o), table(t), steps(s), hot(h), states(states_of(s.optimizer)),
+  Pass(const Batch& b, const int64_t* o, const Table& t, const Steps& s, const Hot& h, const Blocks& k)
+      : batch(b), order(o), table(t), steps(s), hot(h), blocks(k), states(states_of(s.optimizer)),
         stride(int64_t{t.outputs} * (1 + states) * t.k), linear_stride(int64_t{t.outputs} * (1 + states)) {}
   int64_t row(int64_t i) const { return order ? order[i] : i; }
   Places places() const { return {table.factors, table.linear, stride, linear_stride}; }
@@ -135,7 +136,7 @@ class Private {
         bias_(pass.linear_stride), bias_base_(pass.linear_stride) {
     if (!factors_.raw || !factors_base_.raw || !linear_.raw || !linear_base_.raw || !bias_.raw || !bias_base_.raw)
       throw std::bad_alloc();
-    merge();  // of nothing: copies the table
+    merge(true);  // of nothing: copies the table
   }
 
   Places places() const {
@@ -147,8 +148,11 @@ class Private {
   }
   float* bias() { return bias_.data; }
 
-  void merge() {
+  // Adds this thread's changes to the table (unless they are too stale to), and takes it as the
+  // new base.
+  void merge(bool add) {
     const Table& t = pass_.table;
+    add_ = add;
     for (int64_t i = 0; i < pass_.hot.count; ++i) {
       const int64_t id = pass_.hot.ids[i];
       const int32_t field = pass_.steps.per_field && pass_.batch.field_of ? pass_.batch.field_of[id] : 0;
@@ -168,6 +172,7 @@ class Private {
   void merge_one(float* shared, float* mine, float* base, int k, const Rates& rates) {
     constexpr int N = Policy<O>::kStates;
     for (int c = 0; c < pass_.table.outputs; ++c) {
+      for (int f = 0; !add_ && f < (1 + N) * k; ++f) mine[f] = base[f];
       if constexpr (O == Optimizer::adagrad) {
         for (int f = 0; f < k; ++f) {
           const float from = base[k + f], to = mine[k + f], now = shared[k + f];
@@ -191,6 +196,7 @@ class Private {
   }
 
   const Pass& pass_;
+  bool add_ = true;
   Buffer<float> factors_, factors_base_, linear_, linear_base_, bias_, bias_base_;
 };
 
@@ -234,11 +240,12 @@ double train_as(const Pass& pass, int64_t count, int threads) {
     const Pass& pass;
     int64_t count;
     SpinLock lock;
-    int64_t next = 0;
+    int threads;
+    int64_t next = 0, merged = 0;  // rows handed out, and rows whose changes are in the table
     std::unique_ptr<std::unique_ptr<Scratch>[]> scratch;
     std::unique_ptr<std::unique_ptr<Private<O>>[]> mine;
     std::unique_ptr<double[]> loss;
-  } team{pass, count, {}, {}, {}, {}, {}};
+  } team{pass, count, {}, threads, 0, 0, {}, {}, {}};
   team.scratch.reset(new std::unique_ptr<Scratch>[threads]);
   team.mine.reset(new std::unique_ptr<Private<O>>[threads]);
   team.loss.reset(new double[threads]());
@@ -250,11 +257,18 @@ double train_as(const Pass& pass, int64_t count, int threads) {
     Team& team = *static_cast<Team*>(context);
     const Places at = team.mine[t]->places();
     double loss = 0;
-    for (bool trained = false;; trained = true) {
+    for (int64_t begin = 0, end = 0, base = 0;;) {
       team.lock.lock();
-      if (trained) team.mine[t]->merge();
-      const int64_t begin = team.next;
-      const int64_t end = smaller(team.count, begin + team.pass.hot.block_at(begin));
+      if (begin < end) {
+        // A thread that the system put to sleep comes back with steps from a point long left.
+        // The last of them would never be mended, so they are dropped: some rows of one block.
+        const bool fresh = team.merged - base <= 4 * team.threads * (end - begin);
+        team.mine[t]->merge(fresh);
+        team.merged += end - begin;
+      }
+      base = team.merged;
+      begin = team.next;
+      end = smaller(team.count, begin + team.pass.blocks.at(begin));
       team.next = end;
       team.lock.unlock();
       if (begin == end) break;
@@ -273,12 +287,12 @@ double train_blocks_as(const Pass& pass, int64_t count, int threads) {
   const Table& table = pass.table;
   const int64_t per_row = table.outputs * int64_t{table.k};
   const int64_t pooled_per_row = GENERAL ? per_row * pass.batch.longest_row : 0;
-  int64_t block = (int64_t{1} << 22) / (per_row + pooled_per_row + 1);
-  block = block < 16 ? 16 : block > 256 ? 256 : block;
+  const int64_t room = (int64_t{1} << 22) / (per_row + pooled_per_row + 1);  // 16 MB of them
+  const int64_t block = smaller(pass.blocks.most, room > 16 ? room : 16);
 
   struct Team {
     const Pass& pass;
-    int64_t count, block, per_row, pooled_per_row;
+    int64_t count, block, per_row, pooled_per_row;  // block: the most rows of one
     int threads;
     Barrier barrier;
     Buffer<float> S, pooled, g;
@@ -301,8 +315,8 @@ double train_blocks_as(const Pass& pass, int64_t count, int threads) {
     Places all = pass.places(), own = pass.places();
     own.owner = static_cast<uint32_t>(t);
     own.owners = static_cast<uint32_t>(team.threads);
-    for (int64_t begin = 0; begin < team.count; begin += team.block) {
-      const int64_t n = smaller(team.block, team.count - begin);
+    for (int64_t begin = 0, n = 0; begin < team.count; begin += n) {
+      n = smaller(smaller(team.block, pass.blocks.at(begin)), team.count - begin);
       const int64_t low = n * t / team.threads, high = n * (t + 1) / team.threads;
       for (int64_t i = low; i < high && i < low + kAhead; ++i) {
         resolve<GENERAL>(pass.batch, all, pass.row(begin + i), pool_fields, s.ring[i]);
@@ -347,8 +361,9 @@ double train_blocks_as(const Pass& pass, int64_t count, int threads) {
 
 // Calls run.operator()<B, GENERAL, O>() for the pass at hand.
 template <class Run>
-double dispatch(const Pass& pass, Run run) {
-  const bool general = pass.batch.values || pass.steps.across_fields || pass.steps.per_field;
+double dispatch(const Pass& pass, bool frozen, Run run) {
+  // Frozen scores go with frozen vectors, which only the general path keeps.
+  const bool general = frozen || pass.batch.values || pass.steps.across_fields || pass.steps.per_field;
   double loss = 0;
   with_block(pass.table.k, [&]<int B>() {
     auto with = [&]<bool GENERAL>() {
@@ -365,18 +380,18 @@ double dispatch(const Pass& pass, Run run) {
 }
 
 double train(const Batch& batch, const int64_t* order, int64_t count, const Table& table, const Steps& steps,
-             const Hot& hot, int threads) {
-  const Pass pass(batch, order, table, steps, hot);
-  return dispatch(pass, [&]<int B, bool GENERAL, Optimizer O>() {
+             const Hot& hot, const Blocks& blocks, int threads) {
+  const Pass pass(batch, order, table, steps, hot, blocks);
+  return dispatch(pass, false, [&]<int B, bool GENERAL, Optimizer O>() {
     return train_as<B, GENERAL, O>(pass, count, threads);
   });
 }
 
 double train_blocks(const Batch& batch, const int64_t* order, int64_t count, const Table& table,
-                    const Steps& steps, int threads) {
+                    const Steps& steps, const Blocks& blocks, int threads) {
   const Hot none;
-  const Pass pass(batch, order, table, steps, none);
-  return dispatch(pass, [&]<int B, bool GENERAL, Optimizer O>() {
+  const Pass pass(batch, order, table, steps, none, blocks);
+  return dispatch(pass, true, [&]<int B, bool GENERAL, Optimizer O>() {
     return train_blocks_as<B, GENERAL, O>(pass, count, threads);
   });
 }

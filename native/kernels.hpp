@@ -53,9 +53,20 @@ struct Steps {
   bool per_field = false;
 };
 
+// How many rows go by between two moments at which threads see each other's work. Blocks grow
+// with the rows trained so far: steps shrink, so parameters move more slowly.
+struct Blocks {
+  int64_t least = 1, most = 1, growth = 1;
+  int64_t rows_before = 0;  // rows trained in earlier calls
+
+  int64_t at(int64_t row) const {
+    const int64_t block = (rows_before + row) / growth;
+    return block < least ? least : block > most ? most : block;
+  }
+};
+
 // Hot features: the few that most rows touch. Each thread trains a private copy of them and
-// merges it with the table after every block of rows. Blocks grow with the rows trained so far
-// (steps shrink, so copies drift apart more slowly), from least_block to most_block.
+// merges it with the table after every block of rows.
 struct Hot {
   // Direct-mapped: entries[home(id)] is id << 16 | slot for a hot id, -1 for none. One look-up in
   // a table that stays in the cache, where an array of one slot a feature would not.
@@ -63,16 +74,9 @@ struct Hot {
   int bits = 0;                        // 2^bits entries
   const int64_t* ids = nullptr;        // [count], the id of each slot; count <= 2^16
   int64_t count = 0;
-  int64_t rows_before = 0;  // rows trained in earlier calls
-  int64_t least_block = 1, most_block = 1, growth = 1;
 
   static uint64_t home(int64_t id, int bits) {
     return (static_cast<uint64_t>(id) * 0x9E3779B97F4A7C15ull) >> (64 - bits);
-  }
-
-  int64_t block_at(int64_t row) const {
-    const int64_t block = (rows_before + row) / growth;
-    return block < least_block ? least_block : block > most_block ? most_block : block;
   }
 };
 
@@ -91,11 +95,11 @@ struct Kernels {
   // One pass over the rows order[0..count) (null: 0..count); returns the weighted sum of losses
   // seen before each row's update.
   double (*train)(const Batch&, const int64_t* order, int64_t count, const Table&, const Steps&,
-                  const Hot&, int threads);
+                  const Hot&, const Blocks&, int threads);
   // The same, scores frozen within blocks of rows and updates split by feature: bit-equal for
   // any number of threads.
   double (*train_blocks)(const Batch&, const int64_t* order, int64_t count, const Table&,
-                         const Steps&, int threads);
+                         const Steps&, const Blocks&, int threads);
   void (*score)(const Batch&, int64_t count, const Scores&, float* out, int threads);
 };
 

@@ -1,7 +1,7 @@
 #include "pool.hpp"
 
+#include <atomic>
 #include <condition_variable>
-#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -88,10 +88,31 @@ void parallel(int threads, Work work, void* context) {
   if (std::unique_lock lock(shared.busy, std::try_to_lock); lock) {
     return shared.run(threads, work, context);
   }
-  std::vector<std::thread> own;  // the pool serves another caller
-  for (int t = 1; t < threads; ++t) own.emplace_back(work, t, context);
+  // The pool serves another caller. Threads of our own start work only once all are there, since
+  // some work waits for all of its threads.
+  std::vector<std::thread> own;
+  std::atomic<int> go{0};
+  const auto release = [&](int how) {
+    go = how;
+    go.notify_all();
+    for (auto& thread : own) thread.join();
+  };
+  try {
+    own.reserve(static_cast<std::size_t>(threads));
+    for (int t = 1; t < threads; ++t) {
+      own.emplace_back([&go, work, context, t] {
+        go.wait(0);
+        if (go > 0) work(t, context);
+      });
+    }
+  } catch (...) {
+    release(-1);
+    throw;
+  }
+  go = 1;
+  go.notify_all();
   work(0, context);
-  for (auto& thread : own) thread.join();
+  release(1);
 }
 
 }  // namespace crossfm

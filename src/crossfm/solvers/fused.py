@@ -23,10 +23,12 @@ _OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2}
 
 HOT_FEATURES = 2048  # at most so many features are private to each thread
 HOT_SHARE = 1 / 5_000  # a feature is hot from this share of the rows on
-# Rows that all threads together train between merges of their hot features: a 32nd of those
-# trained so far, within bounds. Copies that drift further apart overshoot when they are added up.
-LEAST_BLOCK, MOST_BLOCK, GROWTH = 128, 8192, 32
-BLOCKS_AN_EPOCH = 64  # at least
+# Rows that all threads together train before they see each other's work: a 32nd of those trained
+# so far, within bounds. Copies that drift further apart overshoot when they are added up; scores
+# that stay frozen for longer do so sooner. An epoch has at least so many blocks.
+MERGED, FROZEN, GROWTH, BLOCKS_AN_EPOCH = (128, 8192), (4, 256), 32, 64
+ROWS_A_THREAD = 2048  # below it, a thread costs more than the rows it takes over
+RESTORED = 1 << 14  # features put back at a time
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Prepared:
     rows: Rows
     stats: RowStats
     batch: Any
+    size: float  # mean sum of squared values of a row
     hot_ids: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -174,12 +177,24 @@ class FusedTrainer:
         return float(self._bias[output, 0]), linear[:, output, 0][ids], factors[ids]
 
     def restore(self, models: Sequence[FactorModel]) -> None:
-        """Put parameters of an earlier moment back. Accumulated gradients stay."""
+        """Put parameters of an earlier moment back. Accumulated gradients stay.
+
+        FTRL finds a parameter anew from its ``z`` at each step, so ``z`` goes back with it.
+        """
         table, linear = self._views()
         for c, model in enumerate(models):
             table[: model.n_features, c, 0, : model.n_factors] = model.factors
             linear[: model.n_features, c, 0] = model.weights
             self._bias[c, 0] = model.bias
+        if isinstance(self.options, FTRL):
+            o, (l2_linear, l2_factors) = self.options, self._l2
+            field = self.field_of if len(l2_linear) > 1 and self.field_of is not None else None
+            for low in range(0, self.n_features, RESTORED):
+                part = slice(low, low + RESTORED)
+                of = np.zeros(1, np.int32) if field is None else field[part]
+                _settle(linear[part], o.l1_linear, l2_linear[of], o)
+                _settle(table[part], o.l1_factors, l2_factors[of], o)
+            _settle(self._bias[None], 0.0, np.zeros(1, np.float32), o)
 
     # --- passes over rows -----------------------------------------------------------------
 
@@ -225,10 +240,15 @@ class FusedTrainer:
             has_repeats=stats.has_repeats,
         )
         hot_ids = self._start_new(rows, only) if training else None
-        return Prepared(rows, stats, batch, hot_ids)
+        squares = rows.nnz if rows.values is None else float(rows.values @ rows.values)
+        return Prepared(rows, stats, batch, squares / max(len(rows), 1), hot_ids)
 
     def train(self, ready: Prepared, order: NDArray[np.int64] | None = None) -> float:
         """Train on the rows of `order` (None: all, as they come); the weighted sum of losses."""
+        n_rows = len(ready) if order is None else len(order)
+        threads = self.threads
+        if not self.options.deterministic:
+            threads = min(threads, max(1, len(ready) // ROWS_A_THREAD))
         loss: float = _native.train(
             batch=ready.batch,
             order=order,
@@ -236,11 +256,11 @@ class FusedTrainer:
             steps=self._steps(),
             hot_ids=ready.hot_ids,
             rows_before=self._rows_trained,
-            blocks=self._blocks(len(ready)),
-            threads=self.threads,
-            deterministic=self.options.deterministic and self.threads > 1,
+            blocks=self._blocks(ready, threads),
+            threads=threads,
+            deterministic=self.options.deterministic,
         )
-        self._rows_trained += len(ready) if order is None else len(order)
+        self._rows_trained += n_rows
         return loss
 
     def score(self, rows: Rows | Prepared) -> NDArray[np.float32]:
@@ -313,13 +333,17 @@ class FusedTrainer:
             l2_factors=self._l2[1],
         )
 
-    def _blocks(self, n_rows: int) -> tuple[int, int, int]:
-        """Least and most rows a thread trains between merges, and rows before for each of them."""
-        most = min(MOST_BLOCK, n_rows // BLOCKS_AN_EPOCH)
-        if isinstance(self.options, SGD):  # its steps do not shrink with the rows trained
-            most = min(most, int(4 / self.options.learning_rate))
-        least = max(1, LEAST_BLOCK // self.threads)
-        return least, max(least, most // self.threads), GROWTH * self.threads
+    def _blocks(self, ready: Prepared, threads: int) -> tuple[int, int, int]:
+        """Least and most rows in a block, and rows trained before for each of them."""
+        o = self.options
+        least, most = FROZEN if o.deterministic else MERGED
+        most = min(most, len(ready) // BLOCKS_AN_EPOCH)
+        if isinstance(o, SGD):  # its steps do not shrink with the rows trained
+            share = 0.5 if o.deterministic else 2.0 if o.loss == "squared" else 8.0
+            most = min(most, int(share / (o.learning_rate * max(ready.size, 1e-6))))
+        each = 1 if o.deterministic else threads
+        most = max(1, most // each)
+        return min(max(1, least // each), most), most, GROWTH * each
 
     def _check_targets(self, rows: Rows) -> None:
         if rows.targets is None:
@@ -373,6 +397,14 @@ class FusedTrainer:
             field_of=self.field_of if len(self._l2[0]) > 1 else None,
             threads=self.threads,
         )
+
+
+def _settle(part: NDArray[np.float32], l1: float, l2: NDArray[np.float32], o: FTRL) -> None:
+    """Choose ``z`` so that ``v`` solves it: ``part`` is ``[n, outputs, (v, z, n), ...]``."""
+    part = part.reshape(*part.shape[:3], -1)
+    v, z, n = part[:, :, 0], part[:, :, 1], part[:, :, 2]
+    curvature = (o.beta + np.sqrt(n)) / o.learning_rate + np.reshape(l2, (-1, 1, 1))
+    z[...] = np.where(v == 0, np.clip(z, -l1, l1), -v * curvature - np.sign(v) * l1)
 
 
 def _padded(n_factors: int) -> int:

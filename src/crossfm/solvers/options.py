@@ -36,7 +36,9 @@ class SolverOptions:
         shuffle: visit the rows of an epoch in random order; from 100,000 rows on in runs of
             eight neighbours.
         n_jobs: threads; -1 for all cores.
-        deterministic: with more than one thread, bit-equal results for a seed.
+        deterministic: bit-equal results for a seed on any number of threads: rows are scored in
+            short blocks, and then every thread updates features of its own. Slower than
+            ``n_jobs=1``, which is bit-equal too.
         seed: of factors and order.
     """
 
@@ -106,7 +108,7 @@ class AdaGrad(SolverOptions):
 
     def __post_init__(self) -> None:
         super(AdaGrad, self).__post_init__()
-        _expect_number("initial_accumulator", self.initial_accumulator, above=0.0)
+        _expect_number("initial_accumulator", self.initial_accumulator, least=1e-30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ class FTRL(SolverOptions):
 
     def __post_init__(self) -> None:
         super(FTRL, self).__post_init__()
-        for name in ("beta", "l1_linear", "l1_factors"):
+        _expect_number("beta", self.beta, above=0.0)
+        for name in ("l1_linear", "l1_factors"):
             _expect_number(name, getattr(self, name), least=0.0)
 
 

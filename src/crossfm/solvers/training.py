@@ -114,6 +114,8 @@ def fit(
     if len(rows) == 0:
         raise DataError("no rows to train on")
     n_rows = len(rows) if only is None else len(only)
+    if only is not None and n_rows and not 0 <= only.min() <= only.max() < len(rows):
+        raise DataError(f"only names rows {only.min()} to {only.max()} of {len(rows)}")
     ready = trainer.prepare(rows, only=only)
     seen = trainer.prepare(watch.rows, training=False) if watch else None
     total_weight = float(n_rows)
