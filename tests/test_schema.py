@@ -18,6 +18,7 @@ from row_checks import assert_equal_rows, assert_rows, pairs
 from schema_cases import FIELDS, LOG, make
 from schema_oracle import OracleSchema, bucket
 
+from crossfm import _native
 from crossfm.data import Bag, Categorical, Counts, Numeric, Schema, vocabulary
 from crossfm.errors import DataError, SchemaError
 
@@ -401,3 +402,26 @@ def test_threads_that_read_at_once_see_the_whole_vocabulary(monkeypatch) -> None
     thread.join()
     np.testing.assert_array_equal(second, want)
     np.testing.assert_array_equal(first[0], want)
+
+
+def test_an_index_is_searched_while_it_grows():
+    """Native look-ups run without the interpreter's lock, and so does growth."""
+    index, n, step = _native.IntIndex(), 200_000, 1000
+    wrong = []
+
+    def search():
+        for _ in range(20):
+            places = index.find(np.arange(n, dtype=np.int64))
+            known = places >= 0
+            wrong.append(int((places[known] != np.flatnonzero(known)).sum()))
+
+    readers = [threading.Thread(target=search) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for low in range(0, n, step):
+        index.insert(np.arange(low, low + step, dtype=np.int64))
+    for reader in readers:
+        reader.join()
+    assert len(wrong) == 40
+    assert not any(wrong)
+    assert (index.find(np.arange(n, dtype=np.int64)) == np.arange(n)).all()
