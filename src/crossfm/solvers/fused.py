@@ -218,7 +218,10 @@ class FusedTrainer:
         across = self.options.interactions == "across_fields"
         by_field = across or len(self._l2[0]) > 1
         if by_field and rows.fields is None and self.field_of is None:
-            raise DataError("fields are needed, and neither the rows nor the trainer have them")
+            raise DataError(
+                "interactions across fields and penalties per field need the field of each id:"
+                " take rows made by a schema, or Rows(..., fields=...)"
+            )
         if across:
             rows = group_fields(rows, self.field_of)
         n_fields = len(self._l2[0])
