@@ -4,7 +4,8 @@ One synthetic click log (39 features a row, 1.56 million ids), 16 factors, logis
 AdaGrad. Every library trains the same number of epochs on the same rows, with the step size
 and the penalty that serve its own test log loss best (``--tune`` runs the grids that they come
 from; they were chosen on the test part that is then compared, for every library alike, so the
-log losses are a little better than on rows unseen). What counts as training is the passes over the rows, with the shuffle:
+log losses are a little better than on rows unseen). What counts as training is the passes over
+the rows, with the shuffle:
 
 - crossfm: the epochs; the table also shows the whole call, from rows to finished model, with
   validation, the start of the parameters and the copy into a model;
