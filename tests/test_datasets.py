@@ -267,13 +267,15 @@ def test_criteo_test_file_has_no_label(tmp_path):
 
 def test_criteo_csv_variant(tmp_path):
     header = ["Id", "Label", *criteo.COUNTS, *criteo.CATEGORIES]
-    cells = ["7", "0", "9.0", '""', *["1"] * 11, "461.0", "68fd1e64", *[""] * 24]
+    ids = ["461.0", "68fd1e64", "", "1.0047882E7", "1E1"]
+    cells = ["7", "0", "9.0", '""', *["1"] * 11, *ids, *[""] * 21]
     path = tmp_path / "criteo.csv"
     path.write_text(",".join(header) + "\r\n" + ",".join(cells) + "\r\n")
     row = datasets.load_criteo(path).to_pylist()[0]
     assert "Id" not in row
     assert (row["label"], row["I1"], row["I2"], row["I3"]) == (0, 9, None, 1)
     assert (row["C1"], row["C2"], row["C3"]) == ("461", "68fd1e64", None)
+    assert (row["C4"], row["C5"]) == ("10047882", "10")
 
 
 @pytest.mark.parametrize(

@@ -270,3 +270,9 @@ def test_criteo(real_data: Callable[[str], Path]) -> None:
     assert rows.row_length == 39
     assert rows.validate(schema.n_features_).max_id == schema.n_features_ - 1
     assert schema.unseen_["I12"].missing == frame["I12"].isna().sum()
+
+
+def test_anonymous_categories_written_as_powers_of_ten_stay_categories():
+    numbers = [f"1.{i:07d}E7" for i in range(40)]
+    frame = pa.table({"C3": numbers * 5, "size": numbers * 5})
+    assert Schema.infer(frame).fields == (Categorical("C3"), Numeric("size"))

@@ -161,7 +161,8 @@ def _of_strings(array: pa.Array, name: str) -> tuple[Field, str]:
         return separated
     distinct = len(unique)
     parsed = convert(canonical(unique, name), "float")
-    if parsed.null_count == 0 and convert(canonical(unique, name), "int").null_count:
+    fractions = parsed.null_count == 0 and convert(canonical(unique, name), "int").null_count
+    if fractions and not CATEGORY_NAME.search(name):
         return Numeric(name, _scale(parsed.to_numpy())), "strings of numbers with fractions"
     if rows >= ENOUGH and distinct > 0.95 * rows:
         words = float(pc.mean(pc.count_substring_regex(unique, r"\S+")).as_py())

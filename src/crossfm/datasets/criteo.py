@@ -125,7 +125,7 @@ def _typed(table: pa.Table) -> pa.Table:
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if name in CATEGORIES:
-            columns[name] = pc.replace_substring_regex(column, r"^(-?\d+)\.0+$", r"\1")
+            columns[name] = _whole(pc.replace_substring_regex(column, r"^(-?\d+)\.0+$", r"\1"))
             continue
         try:
             whole = column.cast(pa.float64()).cast(pa.int32())
@@ -133,3 +133,14 @@ def _typed(table: pa.Table) -> pa.Table:
         except pa.ArrowInvalid as error:
             raise DatasetError(f"column {name}: expected whole numbers: {error}") from error
     return pa.table(columns)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Large numbers that were written as powers of ten, ``1.0047882E7``, in full: ``10047882``."""
+    powers = pc.match_substring_regex(column, r"^\d(\.\d+)?[eE]\+?\d{1,2}$")
+    if not pc.any(powers).as_py():
+        return column
+    numbers = pc.cast(pc.if_else(powers, column, None), pa.float64())
+    whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(numbers, 2.0**53))
+    written = pc.cast(pc.cast(pc.if_else(whole, numbers, None), pa.int64()), column.type)
+    return pc.coalesce(written, column)
