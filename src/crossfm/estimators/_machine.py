@@ -17,6 +17,7 @@ from crossfm.estimators._scaling import Scaling
 from crossfm.estimators._targets import Targets
 from crossfm.model import FactorModel, empty_factors
 from crossfm.solvers import FusedTrainer, SolverOptions
+from crossfm.solvers.fused import padded_factors
 
 __all__ = ["Machine"]
 
@@ -261,8 +262,8 @@ def check_size(options: SolverOptions, n_features: int) -> None:
     Raises:
         DataError: the size found, and what to do.
     """
-    padded = max(4, -(-options.n_factors // 8) * 8)
-    numbers = n_features * options.n_outputs * (1 + options.states) * (padded + 1)
+    width = padded_factors(options.n_factors) + 1
+    numbers = n_features * options.n_outputs * (1 + options.states) * width
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows

@@ -16,7 +16,7 @@ from crossfm.errors import DataError
 from crossfm.model import FactorModel, empty_factors, group_fields
 from crossfm.solvers.options import FTRL, SGD, AdaGrad, SolverOptions
 
-__all__ = ["FusedTrainer", "Prepared"]
+__all__ = ["FusedTrainer", "Prepared", "padded_factors"]
 
 _LOSSES = {"squared": 0, "logistic": 1, "softmax": 2}
 _OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2}
@@ -80,7 +80,7 @@ class FusedTrainer:
     ) -> None:
         self.options = options
         self.n_features = 0
-        self.padded = _padded(options.n_factors)
+        self.padded = padded_factors(options.n_factors)
         self.field_of: NDArray[np.int32] | None = None
         self._rows_trained = 0
         self._seen = np.zeros(0, bool)
@@ -410,7 +410,7 @@ def _settle(part: NDArray[np.float32], l1: float, l2: NDArray[np.float32], o: FT
     z[...] = np.where(v == 0, np.clip(z, -l1, l1), -v * curvature - np.sign(v) * l1)
 
 
-def _padded(n_factors: int) -> int:
+def padded_factors(n_factors: int) -> int:
     """Factors as the kernels hold them: 4, 8, or a multiple of 8 that splits into wide blocks."""
     return 4 if n_factors <= 4 else -(-n_factors // 8) * 8
 
