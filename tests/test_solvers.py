@@ -172,7 +172,10 @@ def test_divergence_is_told_with_epoch_and_remedy():
         np.tile(np.arange(5), (200, 1)), rng.normal(size=1000) * 100, targets=rng.normal(size=200)
     )
     trainer = FusedTrainer(SGD(n_factors=4, learning_rate=1.0), 5)
-    with pytest.raises(DivergedError, match=r"epoch 1.*learning_rate \(now 1\)"):
+    with pytest.raises(DivergedError, match=r"epoch 1.*learning_rate \(now 1\).*larger l2_factors"):
+        fit(trainer, rows, n_epochs=5)
+    trainer = FusedTrainer(SGD(n_factors=4, l2_factors=1e4), 5)
+    with pytest.raises(DivergedError, match=r"smaller l2_factors \(now 10000\)"):
         fit(trainer, rows, n_epochs=5)
 
 

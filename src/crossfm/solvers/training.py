@@ -241,9 +241,11 @@ def _shuffled(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
 def _diverged(trainer: FusedTrainer, number: int, loss: float, history: History) -> DivergedError:
     before = f" (after {history.epochs[-1].loss:g} in the epoch before)" if history.epochs else ""
     o = trainer.options
+    l2 = float(np.max(o.l2_factors))
     return DivergedError(
         f"the fit diverged in epoch {number}: the training loss became {loss:g}{before}."
         f" Take a smaller learning_rate (now {o.learning_rate:g}),"
         + (" solver='adagrad' (now 'sgd')," if o.optimizer == "sgd" else "")
-        + " a larger l2_factors, or scale the numeric values (largest sizes are the usual cause)"
+        + (f" a smaller l2_factors (now {l2:g})," if l2 >= 1 else " a larger l2_factors,")
+        + " or scale the numeric values (largest sizes are the usual cause)"
     )
