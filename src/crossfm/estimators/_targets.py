@@ -296,8 +296,10 @@ def _labels(y: Any) -> Array:
             labels = labels.astype(bool)
         elif all(isinstance(v, int | np.integer) for v in labels):
             labels = labels.astype(np.int64)
+    if labels.dtype.kind == "S" or (labels.size and isinstance(labels.flat[0], bytes)):
+        raise DataError("the labels are bytes; decode them to strings: y.astype(str)")
     try:
         check_classification_targets(labels)
-    except (TypeError, ValueError) as error:  # TypeError: bytes
+    except (TypeError, ValueError) as error:
         raise DataError(str(error)) from error
     return labels
