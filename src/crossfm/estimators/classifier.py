@@ -216,6 +216,8 @@ class FMClassifier(ClassifierMixin, FMBase):
         scores, y, weight = self._judged(X, y, sample_weight)
         labels = self._targets.labels(scores)
         try:
+            if _is_text(y) != _is_text(labels):  # which older scikit-learn finds merely unequal
+                raise TypeError("strings and numbers are compared")
             return float(accuracy_score(y, labels, sample_weight=weight))
         except (TypeError, ValueError) as error:
             known = ", ".join(repr(c) for c in self.classes_[:10].tolist())
@@ -231,3 +233,8 @@ class FMClassifier(ClassifierMixin, FMBase):
     def _adopt(self, machine: Machine, *told: Any, **more: Any) -> None:
         super()._adopt(machine, *told, **more)
         self.classes_ = self._targets.classes
+
+
+def _is_text(labels: Any) -> bool:
+    labels = np.asarray(labels)
+    return labels.dtype.kind in "UST" or (labels.size > 0 and isinstance(labels.flat[0], str))
