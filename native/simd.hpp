@@ -94,44 +94,39 @@ struct Vec {
   }
 };
 
-// 1 / sqrt(a) for a > 0: the chip's estimate, refined once by Newton's step (twice on NEON,
-// whose estimate has 8 bits): relative error below 3e-7.
-template <class T>
-CROSSFM_INLINE T newton(T a, T r) {
-  return r * (fill<T>(1.5f) - fill<T>(0.5f) * a * r * r);
-}
-
+// The parts of 1 / sqrt(a) = 1/2 r e for a > 0: r the chip's estimate (refined once on NEON, whose
+// estimate has 8 bits), e = 3 - a r^2 Newton's step. Relative error below 3e-7.
 template <int B>
-CROSSFM_INLINE Vec<B> rsqrt(const Vec<B>& a) {
+CROSSFM_INLINE void rsqrt_parts(const Vec<B>& a, Vec<B>& r, Vec<B>& e) {
   using T = typename Vec<B>::T;
-  constexpr int L = Vec<B>::L;
-  Vec<B> r;
+  [[maybe_unused]] constexpr int L = Vec<B>::L;
   for (int i = 0; i < Vec<B>::C; ++i) {
     const T x = a.c[i];
-    T y;
-#if defined(__GNUC__) || defined(__clang__)
-#if defined(__AVX512F__)
+    T& y = r.c[i];
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__AVX512F__)
     if constexpr (L == 16) y = (T)_mm512_maskz_rsqrt14_ps(0xFFFF, (__m512)x);
     if constexpr (L == 8) y = (T)_mm256_rsqrt14_ps((__m256)x);
     if constexpr (L == 4) y = (T)_mm_rsqrt14_ps((__m128)x);
-    y = newton(x, y);
-#elif defined(__x86_64__)
+#elif (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #if defined(__AVX__)
     if constexpr (L == 8) y = (T)_mm256_rsqrt_ps((__m256)x);
 #endif
     if constexpr (L == 4) y = (T)_mm_rsqrt_ps((__m128)x);
-    y = newton(x, y);
-#elif defined(__ARM_NEON)
-    y = newton(x, newton(x, (T)vrsqrteq_f32((float32x4_t)x)));
+#elif (defined(__GNUC__) || defined(__clang__)) && defined(__ARM_NEON)
+    y = (T)vrsqrteq_f32((float32x4_t)x);
+    y = fill<T>(0.5f) * y * (fill<T>(3.0f) - (x * y) * y);
 #else
     for (int l = 0; l < L; ++l) y[l] = 1.0f / std::sqrt(x[l]);
 #endif
-#else
-    for (int l = 0; l < L; ++l) y[l] = 1.0f / std::sqrt(x[l]);
-#endif
-    r.c[i] = y;
+    e.c[i] = fill<T>(3.0f) - (x * y) * y;
   }
-  return r;
+}
+
+template <int B>
+CROSSFM_INLINE Vec<B> rsqrt(const Vec<B>& a) {
+  Vec<B> r, e;
+  rsqrt_parts(a, r, e);
+  return Vec<B>::all(0.5f) * r * e;
 }
 
 // Lane by lane: z moved towards 0 by l1, and 0 where |z| <= l1.

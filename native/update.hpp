@@ -31,7 +31,9 @@ struct Policy<Optimizer::adagrad> {
   static CROSSFM_INLINE void step(Vec<B>& v, Vec<B>* s, Vec<B> g, const Rates& r) {
     g = g + Vec<B>::all(r.l2) * v;
     s[0] = s[0] + g * g;
-    v = v - Vec<B>::all(r.learning_rate) * g * rsqrt(s[0]);
+    Vec<B> root, refinement;
+    rsqrt_parts(s[0], root, refinement);
+    v = v - Vec<B>::all(0.5f * r.learning_rate) * g * root * refinement;
   }
 };
 

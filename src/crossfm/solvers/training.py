@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -195,20 +195,16 @@ def _epoch(
 ) -> tuple[float, bool]:
     """One pass: the sum of losses, and whether Ctrl-C came meanwhile."""
     n = len(ready) if only is None else len(only)
-    order = only
-    if trainer.options.shuffle:
-        order = _shuffled(n, rng) if only is None else only[_shuffled(n, rng)]
-    elif order is None:
-        order = np.arange(n)
     work_a_row = max(1, ready.rows.nnz // len(ready)) * trainer.padded * trainer.options.n_outputs
     step = max(256, WORK_A_CALL // work_a_row // 256 * 256)
     started, loss, interrupted = time.perf_counter(), 0.0, False
     counted = 0  # rows whose loss came back: an interrupt may take a step's result with it
-    for low in range(0, n, step):
-        done = min(low + step, n)
+    done = 0
+    for visited in _visits(n, step, rng if trainer.options.shuffle else None):
+        done += len(visited)
         try:
-            loss += trainer.train(ready, order[low:done])
-            counted += done - low
+            loss += trainer.train(ready, visited if only is None else only[visited])
+            counted += len(visited)
             if not math.isfinite(loss):
                 break
             if progress:
@@ -225,17 +221,21 @@ def _epoch(
     return loss * n / max(1, counted) if interrupted else loss, interrupted
 
 
-def _shuffled(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """0 to n - 1 in random order; many of them in short runs of neighbours.
+def _visits(n: int, step: int, rng: np.random.Generator | None) -> Iterator[NDArray[np.int64]]:
+    """0 to n - 1 in parts of `step`: in random order, many of them in short runs of neighbours.
 
     Rows one by one from all over memory take a third longer to train than rows in sequence,
-    runs of eight a twentieth.
+    runs of eight a twentieth. `step` is a multiple of the run's length; no generator: in sequence.
     """
-    if n < MANY_ROWS:
-        return rng.permutation(n)
-    runs = rng.permutation(-(-n // RUN))
-    order = (runs[:, None] * RUN + np.arange(RUN)).ravel()
-    return order if n % RUN == 0 else order[order < n]
+    if rng is not None and n >= MANY_ROWS:
+        runs = rng.permutation(-(-n // RUN))
+        for low in range(0, len(runs), step // RUN):
+            part = (runs[low : low + step // RUN, None] * RUN + np.arange(RUN)).ravel()
+            yield part if n % RUN == 0 else part[part < n]
+        return
+    order = np.arange(n) if rng is None else rng.permutation(n)
+    for low in range(0, n, step):
+        yield order[low : low + step]
 
 
 def _diverged(trainer: FusedTrainer, number: int, loss: float, history: History) -> DivergedError:
