@@ -92,7 +92,7 @@ def test_pipeline_with_one_hot_columns():
 
 
 def test_pipeline_that_hands_on_frames():
-    pd = pytest.importorskip("pandas")
+    pd = pytest.importorskip("pandas", reason="frames need pandas, a development extra")
     X, y = load_iris(return_X_y=True, as_frame=True)
     pipe = make_pipeline(StandardScaler(), FMClassifier(random_state=0))
     pipe.set_output(transform="pandas")
@@ -113,7 +113,7 @@ def test_grid_search_and_cross_validation():
 
 
 def test_frames_in_cross_validation():
-    pd = pytest.importorskip("pandas")
+    pd = pytest.importorskip("pandas", reason="frames need pandas, a development extra")
     rng = np.random.default_rng(0)
     log = pd.DataFrame({"user": rng.integers(0, 20, 600), "item": rng.integers(0, 10, 600)})
     effect = rng.standard_normal(20)[log["user"]] + rng.standard_normal(10)[log["item"]]

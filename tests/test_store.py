@@ -98,7 +98,7 @@ def test_models_of_several_classes(tmp_path, small_schema):
 def test_a_real_schema_comes_back(tmp_path):
     import pyarrow as pa
 
-    schema_module = pytest.importorskip("crossfm.data.schema")
+    from crossfm.data import schema as schema_module
     from crossfm.data.fields import Categorical, Numeric
 
     frame = pa.table({"user": ["a", "b", "a", None], "age": [1.0, 2.0, None, 4.0]})
