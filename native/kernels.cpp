@@ -36,16 +36,14 @@ struct Pass {
 // One thread's working memory.
 struct Scratch {
   Ring ring;
-  Buffer<float> S, pooled, w, states, z, g;
+  Buffer<float> S, pooled, z, g;
   Scratch(const Pass& p, bool general)
-      : ring(p.batch.longest_row),
+      : ring(p.batch.longest_row, p.linear_stride),
         S(int64_t{p.table.outputs} * p.table.k),
         pooled(general ? p.table.outputs * p.batch.longest_row * p.table.k : 0),
-        w(p.table.outputs * ring.width),
-        states(3 * ring.width),
         z(p.table.outputs),
         g(p.table.outputs) {
-    if (!ring.ok() || !S.raw || !pooled.raw || !w.raw || !states.raw || !z.raw || !g.raw) throw std::bad_alloc();
+    if (!ring.ok() || !S.raw || !pooled.raw || !z.raw || !g.raw) throw std::bad_alloc();
   }
 };
 
@@ -60,7 +58,9 @@ double loss_and_gradient(Loss loss, const float* z, int outputs, float target, f
     const float e = std::exp(-std::fabs(z[0]));
     const float probability = (z[0] >= 0 ? 1.0f : e) / (1.0f + e);
     g[0] = weight * (probability - target);
-    value = std::log1p(e) + (z[0] > 0 ? z[0] : 0.0f) - z[0] * target;
+    // The logarithm of a double is quicker than log1p. Each row's loss is a float: their sum in
+    // double is exact then, wherever a pass is cut.
+    value = static_cast<float>(std::log(1.0 + e)) + (z[0] > 0 ? z[0] : 0.0f) - z[0] * target;
   } else {
     float top = z[0], total = 0;
     for (int c = 1; c < outputs; ++c) top = z[c] > top ? z[c] : top;
@@ -73,15 +73,16 @@ double loss_and_gradient(Loss loss, const float* z, int outputs, float target, f
 }
 
 // Scores one resolved row for every output, keeping what its update needs; returns its loss.
-template <int B, bool GENERAL>
-inline double look(const Pass& pass, const Row& row, const float* bias, float* S, float* pooled, float* w,
-                   int64_t width, float* z, float* g) {
+// (look and step are calls: inlined into one function they fight for registers.)
+template <int B, bool GENERAL, bool FETCH>
+CROSSFM_NOINLINE double look(const Pass& pass, const Row& row, const Row& coming, const float* bias, float* S,
+                             float* pooled, float* z, float* g) {
   const Table& table = pass.table;
   for (int c = 0; c < table.outputs; ++c) {
     const int64_t at = int64_t{c} * (1 + pass.states);
-    z[c] = bias[at] + linear<GENERAL>(row, at, w + c * width) +
-           crossed<B, GENERAL>(row, at * table.k, table.k, S + c * table.k,
-                               GENERAL ? pooled + c * pass.batch.longest_row * table.k : nullptr);
+    z[c] = bias[at] + linear<GENERAL, FETCH>(row, coming, at) +
+           crossed<B, GENERAL, FETCH>(row, coming, at * table.k, table.k, S + c * table.k,
+                                      GENERAL ? pooled + c * pass.batch.longest_row * table.k : nullptr);
   }
   const Batch& batch = pass.batch;
   return loss_and_gradient(pass.steps.loss, z, table.outputs, batch.targets[row.index],
@@ -89,13 +90,13 @@ inline double look(const Pass& pass, const Row& row, const float* bias, float* S
 }
 
 template <int B, bool GENERAL, Optimizer O>
-inline void step(const Pass& pass, const Row& row, const float* S, const float* pooled, float* w,
-                 int64_t width, float* states, const float* g) {
+CROSSFM_NOINLINE void step(const Pass& pass, const Row& row, const Row& coming, const float* S,
+                           const float* pooled, const float* g) {
   const Table& table = pass.table;
   for (int c = 0; c < table.outputs; ++c) {
     const int64_t at = int64_t{c} * (1 + pass.states);
-    update_linear<GENERAL, O>(row, at, width, w + c * width, states, g[c], pass.steps, pass.batch.has_repeats);
-    update_factors<B, GENERAL, O>(row, at * table.k, table.k, S + c * table.k,
+    update_linear<GENERAL, O>(row, coming, at, g[c], pass.steps, pass.batch.has_repeats);
+    update_factors<B, GENERAL, O>(row, coming, at * table.k, table.k, S + c * table.k,
                                   GENERAL ? pooled + c * pass.batch.longest_row * table.k : nullptr, g[c],
                                   pass.steps);
   }
@@ -108,16 +109,16 @@ double train_rows(const Pass& pass, int64_t begin, int64_t end, const Places& at
   double loss = 0;
   for (int64_t i = begin; i < end && i < begin + kAhead; ++i) {
     resolve<GENERAL>(pass.batch, at, pass.row(i), pool_fields, s.ring[i]);
+    fetch_rest(s.ring[i], 0, pass.stride);
   }
   for (int64_t i = begin; i < end; ++i) {
     if (pass.order && i + 4 * kAhead < end) prefetch_row(pass.batch, pass.row(i + 4 * kAhead));
-    if (i + kAhead < end) {
-      resolve<GENERAL>(pass.batch, at, pass.row(i + kAhead), pool_fields, s.ring[i + kAhead]);
-    }
     const Row& row = s.ring[i];
-    const int64_t width = s.ring.width;
-    loss += look<B, GENERAL>(pass, row, bias, s.S.data, s.pooled.data, s.w.data, width, s.z.data, s.g.data);
-    step<B, GENERAL, O>(pass, row, s.S.data, s.pooled.data, s.w.data, width, s.states.data, s.g.data);
+    Row& coming = s.ring[i + kAhead];
+    if (i + kAhead < end) resolve<GENERAL>(pass.batch, at, pass.row(i + kAhead), pool_fields, coming);
+    loss += look<B, GENERAL, false>(pass, row, coming, bias, s.S.data, s.pooled.data, s.z.data, s.g.data);
+    step<B, GENERAL, O>(pass, row, coming, s.S.data, s.pooled.data, s.g.data);
+    fetch_rest(coming, row.m, pass.stride);
     for (int c = 0; c < pass.table.outputs; ++c) {
       update_bias<O>(bias + c * (1 + pass.states), s.g.data[c], pass.steps);
     }
@@ -311,7 +312,6 @@ double train_blocks_as(const Pass& pass, int64_t count, int threads) {
     const bool pool_fields = pass.steps.across_fields;
     const int outputs = pass.table.outputs;
     Scratch& s = *team.scratch[t];
-    const int64_t width = s.ring.width;
     Places all = pass.places(), own = pass.places();
     own.owner = static_cast<uint32_t>(t);
     own.owners = static_cast<uint32_t>(team.threads);
@@ -320,30 +320,28 @@ double train_blocks_as(const Pass& pass, int64_t count, int threads) {
       const int64_t low = n * t / team.threads, high = n * (t + 1) / team.threads;
       for (int64_t i = low; i < high && i < low + kAhead; ++i) {
         resolve<GENERAL>(pass.batch, all, pass.row(begin + i), pool_fields, s.ring[i]);
+        fetch_rest(s.ring[i], 0, pass.stride);
       }
       for (int64_t i = low; i < high; ++i) {
-        if (i + kAhead < high) {
-          resolve<GENERAL>(pass.batch, all, pass.row(begin + i + kAhead), pool_fields, s.ring[i + kAhead]);
-        }
-        team.loss[i] = look<B, GENERAL>(pass, s.ring[i], pass.table.bias, team.S.data + i * team.per_row,
-                                        team.pooled.data + i * team.pooled_per_row, s.w.data, width, s.z.data,
-                                        team.g.data + i * outputs);
+        Row& coming = s.ring[i + kAhead];
+        if (i + kAhead < high) resolve<GENERAL>(pass.batch, all, pass.row(begin + i + kAhead), pool_fields, coming);
+        team.loss[i] = look<B, GENERAL, true>(pass, s.ring[i], coming, pass.table.bias,
+                                              team.S.data + i * team.per_row,
+                                              team.pooled.data + i * team.pooled_per_row, s.z.data,
+                                              team.g.data + i * outputs);
+        fetch_rest(coming, s.ring[i].m, pass.stride);
       }
       team.barrier.wait();
       for (int64_t i = 0; i < n && i < kAhead; ++i) {
         resolve<GENERAL>(pass.batch, own, pass.row(begin + i), pool_fields, s.ring[i]);
+        fetch_rest(s.ring[i], 0, pass.stride);
       }
       for (int64_t i = 0; i < n; ++i) {
-        if (i + kAhead < n) {
-          resolve<GENERAL>(pass.batch, own, pass.row(begin + i + kAhead), pool_fields, s.ring[i + kAhead]);
-        }
-        const Row& row = s.ring[i];
-        for (int c = 0; c < outputs; ++c) {
-          linear<GENERAL>(row, int64_t{c} * (1 + pass.states), s.w.data + c * width);
-        }
-        step<B, GENERAL, O>(pass, row, team.S.data + i * team.per_row,
-                            team.pooled.data + i * team.pooled_per_row, s.w.data, width, s.states.data,
-                            team.g.data + i * outputs);
+        Row& coming = s.ring[i + kAhead];
+        if (i + kAhead < n) resolve<GENERAL>(pass.batch, own, pass.row(begin + i + kAhead), pool_fields, coming);
+        step<B, GENERAL, O>(pass, s.ring[i], coming, team.S.data + i * team.per_row,
+                            team.pooled.data + i * team.pooled_per_row, team.g.data + i * outputs);
+        fetch_rest(coming, s.ring[i].m, pass.stride);
       }
       if (t == 0) {
         for (int64_t i = 0; i < n; ++i) {
@@ -405,14 +403,11 @@ void score_as(const Batch& batch, int64_t count, const Scores& model, float* out
     float* out;
     std::atomic<int64_t> next{0};
     std::unique_ptr<std::unique_ptr<Ring>[]> rings;
-    std::unique_ptr<std::unique_ptr<Buffer<float>>[]> w;
-  } team{batch, count, model, out, {}, {}, {}};
+  } team{batch, count, model, out, {}, {}};
   team.rings.reset(new std::unique_ptr<Ring>[threads]);
-  team.w.reset(new std::unique_ptr<Buffer<float>>[threads]);
   for (int t = 0; t < threads; ++t) {
-    team.rings[t].reset(new Ring(batch.longest_row));
-    team.w[t].reset(new Buffer<float>(team.rings[t]->width));
-    if (!team.rings[t]->ok() || !team.w[t]->raw) throw std::bad_alloc();
+    team.rings[t].reset(new Ring(batch.longest_row, 1));
+    if (!team.rings[t]->ok()) throw std::bad_alloc();
   }
   parallel(threads, [](int t, void* context) {
     Team& team = *static_cast<Team*>(context);
@@ -421,7 +416,7 @@ void score_as(const Batch& batch, int64_t count, const Scores& model, float* out
       const int64_t begin = team.next.fetch_add(block);
       if (begin >= team.count) break;
       const int64_t end = smaller(team.count, begin + block);
-      score_rows<B, GENERAL>(team.batch, begin, end, team.model, *team.rings[t], team.w[t]->data, team.out);
+      score_rows<B, GENERAL>(team.batch, begin, end, team.model, *team.rings[t], team.out);
     }
   }, &team);
 }

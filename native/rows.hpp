@@ -1,4 +1,4 @@
-// A row resolved to pointers: where each of its features' parameters lie, ready to be read.
+// A row resolved to pointers: where each of its features' parameters lie, asked for ahead of use.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 namespace crossfm::CROSSFM_LEVEL {
 
 constexpr int kAhead = 2;  // rows prefetched ahead of the one at work
+constexpr int kGroup = 4;  // linear weights updated as one vector
 
 // Zeroed, cache-line aligned memory for plain types. Null when there is none left.
 template <class T>
@@ -29,10 +30,11 @@ struct Row {
   int64_t index = 0;            // row of the batch
   int64_t m = 0;                // features
   float** p = nullptr;          // factors of each
-  float** w = nullptr;          // linear weight of each
+  float** w = nullptr;          // linear weight of each, then `spare` up to a whole kGroup
   float* x = nullptr;           // value of each
   int32_t* run = nullptr;       // which pooled vector it belongs to
   int32_t* field = nullptr;     // its field
+  float* spare = nullptr;       // a linear weight of no feature
 };
 
 // Where parameters lie, and the private copies of the hot ones.
@@ -58,7 +60,6 @@ template <bool GENERAL, Sharing SHARING, class Id>
 inline void resolve_ids(const Batch& batch, const Places& at, int64_t r, bool pool_fields, Row& row) {
   const Id* ids = static_cast<const Id*>(batch.ids);
   const int64_t begin = batch.begin(r), end = batch.end(r);
-  const int64_t bytes = at.stride * 4;
   int64_t m = 0;
   int32_t run = -1, last = -1;
   row.index = r;
@@ -77,22 +78,17 @@ inline void resolve_ids(const Batch& batch, const Places& at, int64_t r, bool po
     }
     if constexpr (SHARING == Sharing::hot) {
       if (const int64_t entry = at.hot[Hot::home(id, at.hot_bits)]; entry >> 16 == id) {
-        const int64_t slot = entry & 0xFFFF;  // small and busy: in the cache already
+        const int64_t slot = entry & 0xFFFF;
         row.p[m] = at.hot_factors + slot * at.stride;
         row.w[m++] = at.hot_linear + slot * at.linear_stride;
         continue;
       }
     }
-    float* p = at.factors + id * at.stride;
-    float* w = at.linear + id * at.linear_stride;
-    row.p[m] = p;
-    row.w[m++] = w;
-    prefetch(p);
-    if (bytes > 64) prefetch(p + 16);
-    for (int64_t b = 128; b < bytes; b += 64) prefetch(reinterpret_cast<char*>(p) + b);
-    prefetch(w);
+    row.p[m] = at.factors + id * at.stride;
+    row.w[m++] = at.linear + id * at.linear_stride;
   }
   row.m = m;
+  for (; m % kGroup; ++m) row.w[m] = row.spare;
 }
 
 template <bool GENERAL>
@@ -104,6 +100,26 @@ CROSSFM_INLINE void resolve(const Batch& batch, const Places& at, int64_t r, boo
   if (at.hot) with.template operator()<Sharing::hot>();
   else if (at.owners > 1) with.template operator()<Sharing::owned>();
   else with.template operator()<Sharing::none>();
+}
+
+// Asks for B floats of feature t of a row to come, offset floats behind its first. Called between
+// the arithmetic of the row at work, so that the one hides the other's wait; where the row to come
+// is shorter, it asks for its first feature again. (A prefetch of any address is harmless.)
+template <int B>
+CROSSFM_INLINE void fetch(const Row& coming, int64_t t, int64_t offset) {
+  const float* p = coming.p[t < coming.m ? t : 0] + offset;
+  for (int f = 0; f < B; f += 16) prefetch(p + f);
+}
+
+CROSSFM_INLINE void fetch_linear(const Row& coming, int64_t t) { prefetch(coming.w[t < coming.m ? t : 0]); }
+
+// The same for all of a row from its feature t on, `floats` of each.
+CROSSFM_INLINE void fetch_rest(const Row& coming, int64_t t, int64_t floats) {
+  for (; t < coming.m; ++t) {
+    prefetch(coming.w[t]);
+    for (int64_t f = 0; f < floats; f += 16) prefetch(coming.p[t] + f);
+    prefetch(coming.p[t] + floats - 1);
+  }
 }
 
 // Asks for what resolve will read of a row: in shuffled order no hardware guesses it.
@@ -124,12 +140,14 @@ struct Ring {
   Buffer<float*> pointers;
   Buffer<float> values;
   Buffer<int32_t> labels;
+  Buffer<float> spare;
   Row rows[kAhead + 1];
-  explicit Ring(int64_t longest)
+  Ring(int64_t longest, int64_t linear_stride)
       : width((longest + 15) / 16 * 16 + 16),
         pointers(2 * width * (kAhead + 1)),
         values(width * (kAhead + 1)),
-        labels(2 * width * (kAhead + 1)) {
+        labels(2 * width * (kAhead + 1)),
+        spare(linear_stride) {
     if (!ok()) return;
     for (int i = 0; i <= kAhead; ++i) {
       rows[i].p = pointers.data + 2 * i * width;
@@ -137,9 +155,10 @@ struct Ring {
       rows[i].x = values.data + i * width;
       rows[i].run = labels.data + 2 * i * width;
       rows[i].field = rows[i].run + width;
+      rows[i].spare = spare.data;
     }
   }
-  bool ok() const { return pointers.raw && values.raw && labels.raw; }
+  bool ok() const { return pointers.raw && values.raw && labels.raw && spare.raw; }
   Row& operator[](int64_t i) { return rows[i % (kAhead + 1)]; }
 };
 

@@ -7,9 +7,10 @@ namespace crossfm::CROSSFM_LEVEL {
 
 // Sums over factors in blocks of B, the block's sums in registers.
 //   GENERAL: values and pooling; else every x is 1 and every feature its own field.
+//   FETCH: asks for the coming row's on the way.
 //   S [k] and pooled [runs][k] are kept for the update; both may be null when only scoring.
-template <int B, bool GENERAL>
-CROSSFM_INLINE float crossed(const Row& row, int64_t shift, int k, float* S, float* pooled) {
+template <int B, bool GENERAL, bool FETCH>
+CROSSFM_INLINE float crossed(Row row, Row coming, int64_t shift, int k, float* S, float* pooled) {
   using V = Vec<B>;
   float total = 0;
   for (int b = 0; b < k; b += B) {
@@ -18,6 +19,7 @@ CROSSFM_INLINE float crossed(const Row& row, int64_t shift, int k, float* S, flo
       V s2 = V::all(0), q2 = V::all(0);  // two sums at a time: half the wait for each addition
       int64_t t = 0;
       for (; t + 1 < row.m; t += 2) {
+        if constexpr (FETCH) fetch<B>(coming, t, shift + b), fetch<B>(coming, t + 1, shift + b);
         const V v = V::load(row.p[t] + shift + b), v2 = V::load(row.p[t + 1] + shift + b);
         s = s + v;
         q = q + v * v;
@@ -25,6 +27,7 @@ CROSSFM_INLINE float crossed(const Row& row, int64_t shift, int k, float* S, flo
         q2 = q2 + v2 * v2;
       }
       if (t < row.m) {
+        if constexpr (FETCH) fetch<B>(coming, t, shift + b);
         const V v = V::load(row.p[t] + shift + b);
         s = s + v;
         q = q + v * v;
@@ -35,7 +38,10 @@ CROSSFM_INLINE float crossed(const Row& row, int64_t shift, int k, float* S, flo
       for (int64_t t = 0; t < row.m;) {
         const int32_t run = row.run[t];
         V p = V::all(0);
-        for (; t < row.m && row.run[t] == run; ++t) p = p + V::all(row.x[t]) * V::load(row.p[t] + shift + b);
+        for (; t < row.m && row.run[t] == run; ++t) {
+          if constexpr (FETCH) fetch<B>(coming, t, shift + b);
+          p = p + V::all(row.x[t]) * V::load(row.p[t] + shift + b);
+        }
         s = s + p;
         q = q + p * p;
         if (pooled) p.store(pooled + int64_t{run} * k + b);
@@ -47,30 +53,37 @@ CROSSFM_INLINE float crossed(const Row& row, int64_t shift, int k, float* S, flo
   return 0.5f * total;
 }
 
-template <bool GENERAL>
-CROSSFM_INLINE float linear(const Row& row, int64_t shift, float* w) {
-  for (int64_t t = 0; t < row.m; ++t) w[t] = row.w[t][shift];
-  float total = 0;
-  if constexpr (GENERAL) {
-    for (int64_t t = 0; t < row.m; ++t) total += row.x[t] * w[t];
-  } else {
-    for (int64_t t = 0; t < row.m; ++t) total += w[t];
+template <bool GENERAL, bool FETCH>
+CROSSFM_INLINE float linear(Row row, Row coming, int64_t shift) {
+  const auto term = [&](int64_t t) {
+    if constexpr (FETCH) fetch_linear(coming, t);
+    return GENERAL ? row.x[t] * row.w[t][shift] : row.w[t][shift];
+  };
+  float sums[4] = {0, 0, 0, 0};  // not one: each addition waits for the one before
+  int64_t t = 0;
+  for (; t + 3 < row.m; t += 4) {
+    for (int i = 0; i < 4; ++i) sums[i] += term(t + i);
   }
-  return total;
+  for (; t < row.m; ++t) sums[0] += term(t);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 template <int B, bool GENERAL>
 void score_rows(const Batch& batch, int64_t begin, int64_t end, const Scores& model, Ring& ring,
-                float* w, float* out) {
+                float* out) {
   const Places at{const_cast<float*>(model.factors), const_cast<float*>(model.linear), model.stride,
                   model.linear_stride};
   for (int64_t r = begin; r < end && r < begin + kAhead; ++r) {
     resolve<GENERAL>(batch, at, r, model.across_fields, ring[r]);
+    fetch_rest(ring[r], 0, model.k);
   }
   for (int64_t r = begin; r < end; ++r) {
-    if (r + kAhead < end) resolve<GENERAL>(batch, at, r + kAhead, model.across_fields, ring[r + kAhead]);
     const Row& row = ring[r];
-    out[r] = model.bias + linear<GENERAL>(row, 0, w) + crossed<B, GENERAL>(row, 0, model.k, nullptr, nullptr);
+    Row& coming = ring[r + kAhead];
+    if (r + kAhead < end) resolve<GENERAL>(batch, at, r + kAhead, model.across_fields, coming);
+    out[r] = model.bias + linear<GENERAL, true>(row, coming, 0) +
+             crossed<B, GENERAL, true>(row, coming, 0, model.k, nullptr, nullptr);
+    fetch_rest(coming, row.m, model.k);
   }
 }
 

@@ -14,8 +14,10 @@
 // Vectors must not pass through memory at a call.
 #if defined(__GNUC__) || defined(__clang__)
 #define CROSSFM_INLINE inline __attribute__((always_inline))
+#define CROSSFM_NOINLINE __attribute__((noinline))
 #else
 #define CROSSFM_INLINE __forceinline
+#define CROSSFM_NOINLINE __declspec(noinline)
 #endif
 
 namespace crossfm::CROSSFM_LEVEL {

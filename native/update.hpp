@@ -10,16 +10,18 @@ struct Rates {
   float learning_rate, beta, l1, l2;
 };
 
+// A policy is given the gradient with the penalty's part in it: decay(rates) v.
 template <Optimizer O>
 struct Policy;
 
-// Plain steps: v -= lr (g + l2 v).
+// Plain steps: v -= lr g.
 template <>
 struct Policy<Optimizer::sgd> {
   static constexpr int kStates = 0;
+  static CROSSFM_INLINE float decay(const Rates& r) { return r.l2; }
   template <int B>
   static CROSSFM_INLINE void step(Vec<B>& v, Vec<B>*, Vec<B> g, const Rates& r) {
-    v = v - Vec<B>::all(r.learning_rate) * (g + Vec<B>::all(r.l2) * v);
+    v = v - Vec<B>::all(r.learning_rate) * g;
   }
 };
 
@@ -27,9 +29,9 @@ struct Policy<Optimizer::sgd> {
 template <>
 struct Policy<Optimizer::adagrad> {
   static constexpr int kStates = 1;
+  static CROSSFM_INLINE float decay(const Rates& r) { return r.l2; }
   template <int B>
   static CROSSFM_INLINE void step(Vec<B>& v, Vec<B>* s, Vec<B> g, const Rates& r) {
-    g = g + Vec<B>::all(r.l2) * v;
     s[0] = s[0] + g * g;
     Vec<B> root, refinement;
     rsqrt_parts(s[0], root, refinement);
@@ -42,6 +44,7 @@ struct Policy<Optimizer::adagrad> {
 template <>
 struct Policy<Optimizer::ftrl> {
   static constexpr int kStates = 2;
+  static CROSSFM_INLINE float decay(const Rates&) { return 0; }  // solve has it
   template <int B>
   static CROSSFM_INLINE Vec<B> root(const Vec<B>& n) {
     return n * rsqrt(n + Vec<B>::all(1e-30f));
@@ -70,22 +73,25 @@ CROSSFM_INLINE Rates rates_of(const Steps& s, bool factors, int32_t field) {
 // d score / d v_i = x_i (S - p), p the pooled vector of the feature's field (x_i v_i where the
 // field is the feature alone).
 template <int B, bool GENERAL, Optimizer O>
-CROSSFM_INLINE void update_factors(const Row& row, int64_t shift, int k, const float* S, const float* pooled,
-                           float g, const Steps& steps) {
+CROSSFM_INLINE void update_factors(Row row, Row coming, int64_t shift, int k, const float* S,
+                                   const float* pooled, float g, const Steps& steps) {
   using V = Vec<B>;
   constexpr int N = Policy<O>::kStates;
   Rates rates = rates_of(steps, true, 0);
+  if (!GENERAL && row.m == 1) g = 0;  // S - p is 0 then, to the bit
   for (int b = 0; b < k; b += B) {
-    const V s = V::load(S + b), vg = V::all(g);
+    const V s = V::load(S + b), gs = V::all(g) * s, pull = V::all(Policy<O>::decay(rates) - g);
     for (int64_t t = 0; t < row.m; ++t) {
+      for (int i = 0; i <= N; ++i) fetch<B>(coming, t, shift + b + int64_t{i} * k);
       float* p = row.p[t] + shift + b;
       V v = V::load(p), state[N + 1], gradient;
       for (int i = 0; i < N; ++i) state[i] = V::load(p + int64_t{i + 1} * k);
       if constexpr (GENERAL) {
         if (steps.per_field) rates = rates_of(steps, true, row.field[t]);
-        gradient = V::all(g * row.x[t]) * (s - V::load(pooled + int64_t{row.run[t]} * k + b));
+        gradient = V::all(g * row.x[t]) * (s - V::load(pooled + int64_t{row.run[t]} * k + b)) +
+                   V::all(Policy<O>::decay(rates)) * v;
       } else {
-        gradient = vg * (s - v);
+        gradient = gs + pull * v;  // g (s - v) + decay v
       }
       Policy<O>::template step<B>(v, state, gradient, rates);
       v.store(p);
@@ -94,41 +100,35 @@ CROSSFM_INLINE void update_factors(const Row& row, int64_t shift, int k, const f
   }
 }
 
-// The linear weights of a row, gathered in w [m] by the score, updated as one vector, scattered.
-// buffer: 3 x width floats.
+// The linear weights of a row, several at a time where no feature is there twice and all have the
+// same rates.
 template <bool GENERAL, Optimizer O>
-CROSSFM_INLINE void update_linear(const Row& row, int64_t shift, int64_t width, float* w, float* buffer,
-                          float g, const Steps& steps, bool repeats) {
+CROSSFM_INLINE void update_linear(Row row, Row coming, int64_t shift, float g, const Steps& steps,
+                                  bool repeats) {
+  using V = Vec<kGroup>;
   constexpr int N = Policy<O>::kStates;
-  if (repeats || (GENERAL && steps.per_field)) {  // one by one: a later one sees the earlier
-    for (int64_t t = 0; t < row.m; ++t) {
-      float* p = row.w[t] + shift;
-      Vec<4> v = Vec<4>::all(p[0]), state[N + 1], gradient = Vec<4>::all(g);
-      for (int i = 0; i < N; ++i) state[i] = Vec<4>::all(p[i + 1]);
-      if constexpr (GENERAL) gradient = gradient * Vec<4>::all(row.x[t]);
-      Policy<O>::template step<4>(v, state, gradient, rates_of(steps, false, GENERAL ? row.field[t] : 0));
-      p[0] = v.c[0][0];
-      for (int i = 0; i < N; ++i) p[i + 1] = state[i].c[0][0];
+  const auto update = [&](int64_t t, int lanes) {
+    V v = V::all(0), state[N + 1], x = V::all(1);
+    for (int i = 0; i < N; ++i) state[i] = V::all(1);
+    for (int l = 0; l < lanes; ++l) {
+      fetch_linear(coming, t + l);
+      const float* p = row.w[t + l] + shift;
+      v.c[0][l] = p[0];
+      for (int i = 0; i < N; ++i) state[i].c[0][l] = p[i + 1];
+      if constexpr (GENERAL) x.c[0][l] = row.x[t + l];
     }
-    return;
-  }
-  using V = Vec<kWidth>;
-  const Rates rates = rates_of(steps, false, 0);
-  for (int i = 0; i < N; ++i) {
-    for (int64_t t = 0; t < row.m; ++t) buffer[i * width + t] = row.w[t][shift + 1 + i];
-    for (int64_t t = row.m; t % kWidth; ++t) buffer[i * width + t] = 1.0f;
-  }
-  for (int64_t t = 0; t < row.m; t += kWidth) {
-    V v = V::load(w + t), state[N + 1], gradient = V::all(g);
-    for (int i = 0; i < N; ++i) state[i] = V::load(buffer + i * width + t);
-    if constexpr (GENERAL) gradient = gradient * V::load(row.x + t);
-    Policy<O>::template step<kWidth>(v, state, gradient, rates);
-    v.store(w + t);
-    for (int i = 0; i < N; ++i) state[i].store(buffer + i * width + t);
-  }
-  for (int64_t t = 0; t < row.m; ++t) {
-    row.w[t][shift] = w[t];
-    for (int i = 0; i < N; ++i) row.w[t][shift + 1 + i] = buffer[i * width + t];
+    const Rates rates = rates_of(steps, false, GENERAL ? row.field[t] : 0);
+    Policy<O>::template step<kGroup>(v, state, V::all(g) * x + V::all(Policy<O>::decay(rates)) * v, rates);
+    for (int l = 0; l < lanes; ++l) {
+      float* p = row.w[t + l] + shift;
+      p[0] = v.c[0][l];
+      for (int i = 0; i < N; ++i) p[i + 1] = state[i].c[0][l];
+    }
+  };
+  if (repeats || (GENERAL && steps.per_field)) {
+    for (int64_t t = 0; t < row.m; ++t) update(t, 1);
+  } else {
+    for (int64_t t = 0; t < row.m; t += kGroup) update(t, kGroup);
   }
 }
 

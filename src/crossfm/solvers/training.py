@@ -218,7 +218,7 @@ def _epoch(
             left = (time.perf_counter() - started) * (n - done) / done
             if left > PATIENT_SECONDS:
                 raise _AbandonedError
-    return loss * n / max(1, counted) if interrupted else loss, interrupted
+    return loss if counted == n else loss * n / max(1, counted), interrupted
 
 
 def _visits(n: int, step: int, rng: np.random.Generator | None) -> Iterator[NDArray[np.int64]]:
