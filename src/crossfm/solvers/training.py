@@ -18,7 +18,7 @@ from crossfm.solvers.interrupts import Interrupts
 
 __all__ = ["Epoch", "History", "Watch", "fit"]
 
-WORK_A_CALL = 2**25  # numbers (features x factors) between two looks at interrupts: about 0.1 s
+WORK_A_CALL = 2**27  # numbers (features x factors) between two looks at interrupts: about 0.1 s
 MANY_ROWS, RUN = 100_000, 8  # from so many rows on, shuffled in runs of so many neighbours
 PATIENT_SECONDS = 0.5  # what is left of an epoch may take so long after an interrupt
 
