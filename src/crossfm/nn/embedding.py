@@ -1,0 +1,205 @@
+"""FieldEmbedding: the tables of vectors and linear weights that every network stands on."""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from crossfm.data.rows import Rows
+from crossfm.errors import DataError, did_you_mean
+from crossfm.model import INTERACTIONS
+from crossfm.nn.batch import Batch, as_batch
+from crossfm.nn.ops.fused import RowOptimizer, cross_fused
+from crossfm.nn.ops.operator import Crossed, cross, fields_of
+
+__all__ = ["FieldEmbedding", "id_tensor", "table_parameters"]
+
+
+def table_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a module that are tables, of which a batch touches few rows.
+
+    They are those that a submodule names in a method ``tables()``.
+
+    >>> [list(table.shape) for table in table_parameters(FieldEmbedding(10, 4))]
+    [[10], [10, 4]]
+    """
+    found: dict[int, nn.Parameter] = {}
+    for part in module.modules():
+        tables = getattr(part, "tables", None)
+        if callable(tables):
+            found.update((id(table), table) for table in tables())
+    return list(found.values())
+
+
+@final
+class FieldEmbedding(nn.Module):
+    r"""Vectors and linear weights of features, pooled field by field.
+
+    ``p_f = sum_{i in f} v_i x_i``: a lookup for a categorical value, a rescaled vector for a number,
+    the sum of several for a bag (mean and sqrt-n pooling are ways to set ``x_i``, as
+    `crossfm.Schema` does). Nothing is padded.
+
+    Args:
+        n_features: number of feature ids.
+        n_factors: length k of each feature's vector.
+        field_of: ``[n_features]``, the field of each id. Batches that carry ``fields`` do without.
+        n_fields: number of fields F; None: as many as `field_of` names.
+        linear: whether features have linear weights too.
+        interactions: "all" or "across_fields": how `cross` crosses them.
+        init_scale: standard deviation of the initial vectors; weights start at zero.
+        sparse_grad: whether gradients are sparse by row (for the optimizers of
+            `crossfm.nn.optim`), or dense over the table (for any optimizer).
+        pretrained: ``[rows, k]``, vectors to start from.
+        frozen: whether the vectors stay as they are.
+        share: ``[n_features]``, the row of the tables that each id uses, where ids of several
+            fields share a vector (a candidate item and the items of a history); None: its own.
+        device: of the parameters.
+        dtype: of the parameters; None: PyTorch's default.
+
+    Shapes:
+        - input: `Batch`, `crossfm.Rows`, or int32 or int64 ids ``[batch, m]``;
+        - output: ``[batch, n_fields, k]``; zeros where a row has nothing of a field.
+
+    Raises:
+        DataError: sizes below 1, or arguments that do not fit together.
+
+    Example:
+        >>> embedding = FieldEmbedding(4, 2, field_of=[0, 0, 1, 1], pretrained=torch.ones(4, 2))
+        >>> embedding(torch.tensor([[0, 1, 3]])).tolist()
+        [[[2.0, 2.0], [1.0, 1.0]]]
+
+    Source: Rendle 2010 (vectors scaled by values); Covington et al. 2016 (pooled bags).
+    """
+
+    field_of: Tensor | None
+    share: Tensor | None
+
+    def __init__(
+        self,
+        n_features: int,
+        n_factors: int,
+        field_of: ArrayLike | Tensor | None = None,
+        n_fields: int | None = None,
+        *,
+        linear: bool = True,
+        interactions: Literal["all", "across_fields"] = "all",
+        init_scale: float = 0.01,
+        sparse_grad: bool = True,
+        pretrained: ArrayLike | Tensor | None = None,
+        frozen: bool = False,
+        share: ArrayLike | Tensor | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("n_features", n_features), ("n_factors", n_factors)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise DataError(f"{name} is {size!r}, expected an integer of 1 or more")
+        if interactions not in INTERACTIONS:
+            raise DataError(
+                f"interactions is {interactions!r}, expected one of {', '.join(INTERACTIONS)}."
+                f"{did_you_mean(str(interactions), INTERACTIONS)}"
+            )
+        if not init_scale >= 0:
+            raise DataError(f"init_scale is {init_scale!r}, expected 0 or more")
+        self.n_features, self.n_factors = n_features, n_factors
+        self.interactions, self.sparse_grad = interactions, sparse_grad
+        self.init_scale = float(init_scale)
+        of = id_tensor("field_of", field_of, n_features, device)
+        self.register_buffer("field_of", of)
+        named = 0 if of is None else int(of.max()) + 1
+        if n_fields is not None and n_fields < named:
+            raise DataError(f"n_fields is {n_fields}, field_of names {named} fields")
+        self.n_fields = named if n_fields is None else int(n_fields)
+        self.register_buffer("share", id_tensor("share", share, n_features, device))
+        rows = n_features if self.share is None else int(self.share.max()) + 1
+        self.weights = (
+            nn.Parameter(torch.empty(rows, device=device, dtype=dtype)) if linear else None
+        )
+        self.factors = nn.Parameter(torch.empty(rows, n_factors, device=device, dtype=dtype))
+        self.optimizer: RowOptimizer | None = None  # see crossfm.nn.optim.fuse_optimizer
+        self.reset_parameters()
+        if pretrained is not None:
+            given = torch.as_tensor(pretrained)
+            if given.shape != self.factors.shape:
+                raise DataError(
+                    f"pretrained has shape {list(given.shape)}, expected {list(self.factors.shape)}"
+                )
+            with torch.no_grad():
+                self.factors.copy_(given)
+        self.factors.requires_grad_(not frozen)
+
+    def reset_parameters(self) -> None:
+        """Fresh vectors, and linear weights of zero."""
+        nn.init.normal_(self.factors, std=self.init_scale)
+        if self.weights is not None:
+            nn.init.zeros_(self.weights)
+
+    def tables(self) -> list[nn.Parameter]:
+        """The linear weights, if there are any, and the vectors."""
+        return [self.factors] if self.weights is None else [self.weights, self.factors]
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print``."""
+        return (
+            f"n_features={self.n_features}, n_factors={self.n_factors}, n_fields={self.n_fields},"
+            f" linear={self.weights is not None}, interactions={self.interactions!r}"
+        )
+
+    def batch(self, x: Rows | Tensor | Batch) -> Batch:
+        """The input as a batch that fits the tables; see `Batch`."""
+        return as_batch(x, self.n_features, self.factors.device)
+
+    def forward(self, x: Rows | Tensor | Batch) -> Tensor:
+        """The pooled vectors, ``[batch, n_fields, k]``."""
+        pooled = self.cross(x, pooled=True).pooled
+        assert pooled is not None
+        return pooled
+
+    def cross(
+        self, x: Rows | Tensor | Batch, *, reduce_sum: bool = True, pooled: bool = False
+    ) -> Crossed:
+        """The linear and the crossed term, and the pooled vectors when asked, in one pass."""
+        batch = self.batch(x)
+        across = self.interactions == "across_fields"
+        fields = fields_of(batch, self.field_of, self.n_fields) if across or pooled else None
+        if self.share is not None:
+            batch = batch._replace(ids=self.share[batch.ids], checked=0)
+        stepped = self.optimizer is not None and torch.is_grad_enabled()
+        if stepped and self.factors.requires_grad:
+            assert self.optimizer is not None
+            return cross_fused(
+                batch, self.weights, self.factors, self.optimizer,
+                fields=fields, n_fields=self.n_fields, across_fields=across,
+                reduce_sum=reduce_sum, pooled=pooled,
+            )  # fmt: skip
+        return cross(
+            batch._replace(fields=fields), self.weights, self.factors,
+            n_fields=self.n_fields, across_fields=across, reduce_sum=reduce_sum, pooled=pooled,
+            sparse_grad=self.sparse_grad,
+        )  # fmt: skip
+
+
+def id_tensor(
+    name: str,
+    array: ArrayLike | Tensor | None,
+    n_features: int,
+    device: torch.device | str | None,
+) -> Tensor | None:
+    """An int64 tensor ``[n_features]`` of numbers from 0 on, or None; DataError for anything else.
+
+    >>> id_tensor("field_of", [0, 1], 2, None)
+    tensor([0, 1])
+    """
+    if array is None:
+        return None
+    of = np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array)
+    if of.dtype.kind not in "iu" or of.shape != (n_features,) or of.min() < 0:
+        raise DataError(
+            f"{name} is {of.dtype} {list(of.shape)}, expected integers of 0 or more, [{n_features}]"
+        )
+    return torch.tensor(of.astype(np.int64), device=device)

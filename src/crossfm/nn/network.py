@@ -1,0 +1,102 @@
+"""Network: what all networks share: an embedding, a bias, one kind of input, logits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from crossfm.data.rows import Rows
+from crossfm.errors import DataError
+from crossfm.nn.batch import Batch
+from crossfm.nn.embedding import FieldEmbedding
+
+if TYPE_CHECKING:
+    from crossfm.data.schema import Schema
+
+__all__ = ["Network"]
+
+
+class Network(nn.Module):
+    """Base of the networks: tables in ``embedding``, a ``bias``; a subclass adds ``forward``.
+
+    Args:
+        n_features: number of feature ids.
+        n_factors: length k of each feature's vector.
+        field_of: ``[n_features]``, the field of each id.
+        n_fields: number of fields; None: as many as `field_of` names.
+        linear: whether features have linear weights.
+        interactions: "all" or "across_fields", for networks with a crossed term.
+        init_scale: standard deviation of the initial vectors.
+        sparse_grad: as in `crossfm.nn.FieldEmbedding`.
+        device: of the parameters.
+        dtype: of the parameters; None: PyTorch's default.
+
+    Raises:
+        DataError: arguments that do not fit together.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_factors: int,
+        field_of: ArrayLike | Tensor | None = None,
+        n_fields: int | None = None,
+        *,
+        linear: bool = True,
+        interactions: Literal["all", "across_fields"] = "across_fields",
+        init_scale: float = 0.01,
+        sparse_grad: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if field_of is None and n_fields is None:
+            raise DataError(
+                f"{type(self).__name__} needs to know its fields: field_of=..., or n_fields=... for"
+                " rows that carry fields"
+            )
+        self.embedding = FieldEmbedding(
+            n_features, n_factors, field_of, n_fields, linear=linear, interactions=interactions,
+            init_scale=init_scale, sparse_grad=sparse_grad, device=device, dtype=dtype,
+        )  # fmt: skip
+        self.bias = nn.Parameter(torch.zeros((), device=device, dtype=dtype))
+
+    @property
+    def n_features(self) -> int:
+        """Number of feature ids."""
+        return self.embedding.n_features
+
+    @property
+    def n_factors(self) -> int:
+        """Length of each feature's vector."""
+        return self.embedding.n_factors
+
+    @property
+    def n_fields(self) -> int:
+        """Number of fields."""
+        return self.embedding.n_fields
+
+    @classmethod
+    def from_schema(cls, schema: Schema, n_factors: int = 16, **options: Any) -> Self:
+        """A network for the rows of a fitted schema.
+
+        Args:
+            schema: fitted; its ``n_features_`` and ``field_of_`` are taken.
+            n_factors: length k of each feature's vector.
+            options: of the constructor.
+
+        Raises:
+            DataError: a schema that is not fitted.
+        """
+        field_of = getattr(schema, "field_of_", None)
+        if field_of is None:
+            raise DataError("the schema is not fitted; schema.fit(frame) reads its categories")
+        n_fields = len(schema.field_names)
+        return cls(schema.n_features_, n_factors, field_of, n_fields, **options)
+
+    def forward(self, x: Rows | Tensor | Batch) -> Tensor:
+        """Logits ``[batch]``."""
+        raise NotImplementedError

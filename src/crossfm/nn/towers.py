@@ -1,0 +1,93 @@
+"""MLP: the dense tower of the deep networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from crossfm.errors import DataError, did_you_mean
+
+__all__ = ["ACTIVATIONS", "MLP"]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "identity": nn.Identity,
+}
+
+
+@final
+class MLP(nn.Module):
+    """A stack of ``dropout(activation(norm(W h + b)))``, and a last linear layer.
+
+    Args:
+        n_in: size of the input.
+        hidden: sizes of the hidden layers; none: a linear layer.
+        n_out: size of the output; 0: the last hidden layer is the output.
+        dropout: chance of a hidden number to be dropped in training.
+        activation: "relu", "gelu", "silu", "tanh" or "identity".
+        batch_norm: whether to normalise before each activation.
+        device: of the parameters.
+        dtype: of the parameters; None: PyTorch's default.
+
+    Shapes:
+        - input: ``[..., n_in]`` (``[batch, n_in]`` with `batch_norm`);
+        - output: ``[..., n_out]``; `n_out` the attribute is the true size.
+
+    Raises:
+        DataError: sizes below 1, a dropout outside 0 to 1, an unknown activation.
+
+    Example:
+        >>> MLP(8, (16, 4), n_out=1)(torch.zeros(3, 8)).shape
+        torch.Size([3, 1])
+        >>> MLP(8, (16, 4), n_out=0).n_out
+        4
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        hidden: Sequence[int] = (400, 400, 400),
+        n_out: int = 1,
+        *,
+        dropout: float = 0.0,
+        activation: str = "relu",
+        batch_norm: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        hidden = tuple(hidden)
+        if n_in < 1 or n_out < 0 or any(size < 1 for size in hidden):
+            raise DataError(f"layers of {n_in}, {list(hidden)} and {n_out}: sizes are 1 or more")
+        if not 0 <= dropout < 1:
+            raise DataError(f"dropout is {dropout!r}, expected 0 or more and less than 1")
+        if activation not in ACTIVATIONS:
+            raise DataError(
+                f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}."
+                f"{did_you_mean(activation, ACTIVATIONS)}"
+            )
+        layers: list[nn.Module] = []
+        size = n_in
+        for width in hidden:
+            layers.append(nn.Linear(size, width, device=device, dtype=dtype))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(width, device=device, dtype=dtype))
+            layers.append(ACTIVATIONS[activation]())
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+            size = width
+        if n_out:
+            layers.append(nn.Linear(size, n_out, device=device, dtype=dtype))
+        self.layers = nn.Sequential(*layers)
+        self.n_in, self.n_out = n_in, n_out or size
+
+    def forward(self, h: Tensor) -> Tensor:
+        """``[..., n_in]`` to ``[..., n_out]``."""
+        out: Tensor = self.layers(h)
+        return out
