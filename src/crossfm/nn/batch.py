@@ -99,7 +99,7 @@ class Batch(NamedTuple):
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        changed = {
+        changed: dict[str, Any] = {
             name: function(part)
             for name, part in zip(self._fields, self, strict=True)
             if isinstance(part, Tensor)

@@ -48,7 +48,8 @@ class DeepFM(Network):
         >>> network(torch.tensor([[0, 3], [2, 5]])).shape
         torch.Size([2])
 
-    Source: Guo et al. 2017, DeepFM: A Factorization-Machine based Neural Network for CTR Prediction.
+    Source: Guo et al. 2017, DeepFM: A Factorization-Machine based Neural Network for CTR
+    Prediction.
     """
 
     def __init__(

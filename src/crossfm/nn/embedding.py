@@ -39,8 +39,8 @@ def table_parameters(module: nn.Module) -> list[nn.Parameter]:
 class FieldEmbedding(nn.Module):
     r"""Vectors and linear weights of features, pooled field by field.
 
-    ``p_f = sum_{i in f} v_i x_i``: a lookup for a categorical value, a rescaled vector for a number,
-    the sum of several for a bag (mean and sqrt-n pooling are ways to set ``x_i``, as
+    ``p_f = sum_{i in f} v_i x_i``: a lookup for a categorical value, a rescaled vector for a
+    number, the sum of several for a bag (mean and sqrt-n pooling are ways to set ``x_i``, as
     `crossfm.Schema` does). Nothing is padded.
 
     Args:

@@ -37,7 +37,7 @@ class _Cross(torch.autograd.Function):
     def forward(
         ctx: Any, weights: Tensor | None, factors: Tensor, values: Tensor | None, rest: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ids, offsets, fields, options, optimizer = rest
+        ids, offsets, fields, options, _ = rest
         ctx.tables = weights, factors  # as they are at the time of the backward pass
         ctx.rest = rest
         linear, crossed, pooled, S = kernels_for(factors).forward(

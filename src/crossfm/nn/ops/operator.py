@@ -5,8 +5,8 @@ With ``u_i = x_i v_i`` over the features i of a row,
 - linear ``= sum_i w_i x_i``;
 - S ``= sum_i u_i``;
 - crossed ``= 1/2 (S^2 - sum_i u_i^2)`` (``interactions="all"``), or
-  ``1/2 (S^2 - sum_f p_f^2)`` with ``p_f = sum_{i in f} u_i`` ("across_fields"), a vector of k numbers
-  or their sum;
+  ``1/2 (S^2 - sum_f p_f^2)`` with ``p_f = sum_{i in f} u_i`` ("across_fields"), a vector of
+  k numbers or their sum;
 - pooled ``= p_f`` for every field f, ``[batch, n_fields, k]``, zero where a row has none of it.
 
 The backward pass keeps S only. The tables' gradients are sparse by row and coalesced, unless asked
