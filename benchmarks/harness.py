@@ -27,6 +27,7 @@ from benchmarks.figures import Spread
 from benchmarks.workers import Part
 
 ROOT = Path(__file__).resolve().parents[1]
+OURS = ("crossfm", "crossfm-nn", "pytorch")  # these run in this environment
 
 
 class WorkerError(Exception):
@@ -39,17 +40,21 @@ class Worker:
     Args:
         name: of the entrant.
         command: what to run instead; for tests.
+        threads: what the libraries underneath are told to use, unless the environment says
+            otherwise; an entrant may be asked for its own number besides.
     """
 
-    def __init__(self, name: str, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str] | None = None, *, threads: int = 1
+    ) -> None:
         self.name = name
         if command is None:
-            python = sys.executable if name == "crossfm" else str(peers.interpreter())
+            python = sys.executable if name in OURS else str(peers.interpreter())
             command = [python, "-m", "benchmarks.workers", name]
         environment = peers.environment()
         # One thread unless the entrant asks for more: none may gain by a library underneath.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
-            environment.setdefault(variable, "1")
+            environment.setdefault(variable, str(threads))
         self._log = tempfile.TemporaryFile(mode="w+b")  # noqa: SIM115  closed with the process
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -177,6 +182,7 @@ def contest(
     *,
     rounds: int,
     say: Any = lambda text: None,
+    threads: int = 1,
 ) -> dict[str, Runs]:
     """Run every entry `rounds` times, turn about; each later round starts one entry further on.
 
@@ -186,6 +192,7 @@ def contest(
         test: test rows with the same ids.
         rounds: at least 1.
         say: called with a line about each run.
+        threads: of the libraries underneath; see `Worker`.
     """
     found: dict[str, Runs] = {}
     workers: dict[tuple[str, int | None], Worker] = {}
@@ -202,7 +209,7 @@ def contest(
                         part.save(where)
                     scratch = folder / f"{entry.worker}-{entry.max_rows or 'all'}"
                     scratch.mkdir()
-                    workers[key] = Worker(entry.worker)
+                    workers[key] = Worker(entry.worker, threads=threads)
                     answer = workers[key].ask(
                         "load", train=str(where), test=str(folder / "test"), scratch=str(scratch)
                     )

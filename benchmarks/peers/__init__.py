@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-peers"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+VERSION = "installed-version"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ PEERS = {
         Peer("myfm", "myfm", "myfm", "0.4.0", note="imports pkg_resources: setuptools < 81"),
         Peer("torchfm", "torchfm", "torchfm", "0.7.0", note="torch pinned to the CPU build"),
         Peer("river", "river", "river", "0.26.1"),
+        Peer(
+            "deepctr-torch", "deepctr_torch", "deepctr-torch", "0.3.0",
+            note="imports requests without naming it",
+        ),
     )
 }  # fmt: skip
 
@@ -80,7 +85,8 @@ def problem(name: str) -> str | None:
     if not interpreter().exists():
         return "not installed: run python -m benchmarks.peers install"
     asked = (
-        f"import importlib.metadata as m, {peer.module}; print(m.version({peer.distribution!r}))"
+        f"import importlib.metadata as m, {peer.module};"
+        f" print({VERSION!r}, m.version({peer.distribution!r}))"
     )
     done = subprocess.run(
         [str(interpreter()), "-c", asked], env=environment(), capture_output=True, text=True
@@ -88,7 +94,9 @@ def problem(name: str) -> str | None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return f"does not import ({last}): run python -m benchmarks.peers install"
-    version = done.stdout.strip().splitlines()[-1]
+    # A package may print lines of its own, before and after.
+    said = [line.split() for line in done.stdout.splitlines() if line.startswith(VERSION)]
+    version = said[-1][1]
     if version != peer.version:
         return f"is version {version}, expected {peer.version}: delete .venv-peers and install"
     return None

@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     action = parser.parse_args(argv).action
     found = install() if action == "install" else {name: problem(name) for name in PEERS}
     for name, reason in found.items():
-        print(f"{name:10s} {PEERS[name].version:8s} {reason or 'works'}")
+        print(f"{name:13s} {PEERS[name].version:8s} {reason or 'works'}")
     return 1 if any(found.values()) else 0
 
 

@@ -14,6 +14,11 @@ MODULES = {
     "myfm": "myfm_fm",
     "torchfm": "torchfm_fm",
     "river": "river_fm",
+    # Steps of PyTorch modules, for benchmarks.nn.
+    "crossfm-nn": "ours_nn",
+    "pytorch": "pytorch_nn",
+    "torchfm-steps": "torchfm_nn",
+    "deepctr-torch": "deepctr_nn",
 }
 
 if __name__ == "__main__":
