@@ -1,9 +1,10 @@
 #include "bind.hpp"
 
 NB_MODULE(_native, m) {
-  m.doc() = "The native core: validation, fused training, scoring, text parsing.";
+  m.doc() = "The native core: validation, fused training, scoring, the pairwise operator, text parsing.";
   crossfm::bind_rows(m);
   crossfm::bind_fm(m);
+  crossfm::bind_pairwise(m);
   crossfm::bind_parse(m);
   crossfm::bind_hash(m);
 }

@@ -131,6 +131,27 @@ CROSSFM_INLINE Vec<B> rsqrt(const Vec<B>& a) {
   return Vec<B>::all(0.5f) * r * e;
 }
 
+// Correctly rounded square roots.
+template <int B>
+CROSSFM_INLINE Vec<B> root(Vec<B> a) {
+  [[maybe_unused]] constexpr int L = Vec<B>::L;
+  using T = typename Vec<B>::T;
+  for (int i = 0; i < Vec<B>::C; ++i) {
+    T& x = a.c[i];
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__AVX512F__)
+    if constexpr (L == 16) { x = (T)_mm512_maskz_sqrt_ps(0xFFFF, (__m512)x); continue; }
+#endif
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__AVX__)
+    if constexpr (L == 8) { x = (T)_mm256_sqrt_ps((__m256)x); continue; }
+#endif
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+    if constexpr (L == 4) { x = (T)_mm_sqrt_ps((__m128)x); continue; }
+#endif
+    for (int l = 0; l < L; ++l) x[l] = std::sqrt(x[l]);
+  }
+  return a;
+}
+
 // Lane by lane: z moved towards 0 by l1, and 0 where |z| <= l1.
 template <int B>
 CROSSFM_INLINE Vec<B> shrink(Vec<B> z, float l1) {
@@ -153,6 +174,15 @@ CROSSFM_INLINE void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 #else
   (void)p;
+#endif
+}
+
+// For lines that will only be read: other cores keep theirs.
+CROSSFM_INLINE void prefetch_read(const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(p, 0, 3);
+#else
+  prefetch(p);
 #endif
 }
 

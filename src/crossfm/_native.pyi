@@ -1,4 +1,6 @@
-"""The native core: validation, fused training, scoring, text parsing."""
+"""
+The native core: validation, fused training, scoring, the pairwise operator, text parsing.
+"""
 
 from typing import Any
 
@@ -132,6 +134,117 @@ def start_features(
     """
     Give the listed features a fresh optimizer state, and random factors unless scale < 0.
     """
+
+class Pairs:
+    """
+    A batch and the tables it looks up, as the pairwise operator reads them.
+    """
+
+    def __init__(
+        self,
+        ids: NDArray,
+        values: NDArray[numpy.float32] | None,
+        offsets: NDArray[numpy.int64] | None,
+        fields: NDArray | None,
+        weights: NDArray[numpy.float32] | None,
+        factors: NDArray[numpy.float32],
+        n_fields: int,
+    ) -> None: ...
+
+class PairGroups:
+    """The occurrences of a batch, grouped by feature."""
+
+    def __init__(
+        self, pairs: Pairs, across_fields: bool, positions: bool, threads: int
+    ) -> None: ...
+    @property
+    def count(self) -> int:
+        """Number of distinct features."""
+
+    @property
+    def problem(self) -> Any:
+        """What is wrong with the batch, (kind, position), or None."""
+
+class PairGradients:
+    """
+    Gradients of the pairwise operator's outputs, None where there is none.
+    """
+
+    def __init__(
+        self,
+        linear: NDArray[numpy.float32] | None,
+        crossed: NDArray[numpy.float32] | None,
+        pooled: NDArray[numpy.float32] | None,
+        sum: NDArray[numpy.float32] | None,
+        S: NDArray[numpy.float32],
+        reduce_sum: bool,
+    ) -> None: ...
+
+class RowStep:
+    """An optimizer's step on rows: kind, states, rates."""
+
+    def __init__(
+        self,
+        kind: int,
+        first: NDArray[numpy.float32] | None,
+        second: NDArray[numpy.float32] | None,
+        lr: float,
+        l2: float,
+        eps: float,
+        beta1: float,
+        beta2: float,
+        step: float,
+        l1: float,
+        beta: float,
+    ) -> None: ...
+
+def pairwise_forward(
+    pairs: Pairs,
+    across_fields: bool,
+    reduce_sum: bool,
+    linear: NDArray[numpy.float32],
+    crossed: NDArray[numpy.float32],
+    pooled: NDArray[numpy.float32] | None,
+    S: NDArray[numpy.float32],
+    threads: int,
+) -> Any:
+    """
+    Write the outputs of a batch. Returns None, or what is wrong with it: (kind, position).
+    """
+
+def pairwise_backward(
+    pairs: Pairs,
+    groups: PairGroups,
+    given: PairGradients,
+    rows: NDArray[numpy.int64] | None,
+    weights: NDArray[numpy.float32] | None,
+    factors: NDArray[numpy.float32],
+    values: NDArray[numpy.float32] | None,
+    threads: int,
+) -> None:
+    """
+    Write the gradients of tables, by distinct feature or (rows None) to zeroed dense arrays.
+    """
+
+def pairwise_backward_update(
+    pairs: Pairs,
+    groups: PairGroups,
+    given: PairGradients,
+    weight_step: RowStep | None,
+    factor_step: RowStep,
+    values: NDArray[numpy.float32] | None,
+    threads: int,
+) -> None:
+    """Let the tables' rows step against their gradients, in place."""
+
+def update_rows(
+    rows: NDArray[numpy.int64],
+    gradients: NDArray[numpy.float32],
+    table: NDArray[numpy.float32],
+    step: RowStep,
+    threads: int,
+) -> Any:
+    """Let distinct rows of a table step against given gradients, in place."""
 
 def parse_text(
     text: NDArray[numpy.uint8],
