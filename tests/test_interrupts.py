@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from crossfm.data.rows import Rows
+from crossfm.fitting import Interrupts
 from crossfm.solvers import AdaGrad, FusedTrainer, fit
-from crossfm.solvers.interrupts import Interrupts
 
 
 def make_rows(n: int = 3000) -> Rows:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from crossfm.fitting import Epoch, History, Watch
 from crossfm.solvers.fused import FusedTrainer
 from crossfm.solvers.options import FTRL, SGD, SOLVERS, AdaGrad, SolverOptions, solver_options
-from crossfm.solvers.training import Epoch, History, Watch, fit
+from crossfm.solvers.training import fit
 
 __all__ = [
     "FTRL",
