@@ -95,7 +95,8 @@ class Report:
         """Save, show the bars, print the JSON line under `check`; the exit status."""
         path = self.save(folder)
         show_bars(self.figures)
-        print(f"saved {path.name} under benchmarks/results")
+        place = "benchmarks/results" if folder == RESULTS else folder
+        print(f"saved {path.name} under {place}")
         if not check:
             return 0
         print(self.check_line(), flush=True)

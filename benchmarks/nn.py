@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.figures import Figure, Report, Spread, show_table
+from benchmarks.figures import RESULTS, Figure, Report, Spread, show_table
 from benchmarks.harness import (
     Disagreement,
     Entry,
@@ -161,7 +161,7 @@ def speed(arguments: argparse.Namespace) -> int:
     }
     show(runs, arguments, train.n_features)
     _warn_of_load(where)
-    return report.finish(check=arguments.check)
+    return report.finish(check=arguments.check, folder=arguments.results)
 
 
 def save_start(folder: Path, n_features: int, n_fields: int) -> str:
@@ -325,7 +325,7 @@ def memory(arguments: argparse.Namespace) -> int:
             for key, one in found.items()
         ],
     )  # fmt: skip
-    return report.finish(check=arguments.check)
+    return report.finish(check=arguments.check, folder=arguments.results)
 
 
 def above(answer: Mapping[str, Any]) -> float:
@@ -380,6 +380,7 @@ def parser_of(argv: Sequence[str]) -> argparse.ArgumentParser:
         command.add_argument("--threads", type=int, default=cores(), help="of each library")
         command.add_argument("--max-values", type=int, default=MAX_VALUES,
                              help="ids of the largest field")  # fmt: skip
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder to save in")
         command.add_argument("--alone", action="store_true", help="crossfm without the others")
     three = commands.add_parser("gpu", help="training steps on a CUDA device")
     for command in (one, two, three):

@@ -7,6 +7,8 @@ One fixed setting for each, chosen on rows held out of the training parts, never
   training rows are used, for a fixed number of epochs.
 - frappe: mean over three seeds, early stopping on the validation part. The training part is the
   rebuilt one (its negatives are redrawn by the original rule), so the figures carry that name.
+  With ``--networks`` the networks of `crossfm.nn` instead of the plain FM; see
+  `benchmarks.networks`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 from benchmarks import peers
 from benchmarks.figures import Figure, Report, Spread, show_table
 from benchmarks.harness import ROOT, Worker, WorkerError, machine
+from benchmarks.networks import UnknownNetworks, frappe_networks
 from benchmarks.workers import Part
 
 MOVIELENS_RMSE, FRAPPE_AUC, FRAPPE_LOG_LOSS = 0.925, 0.977, 0.19
@@ -181,21 +184,37 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("what", choices=("movielens-100k", "frappe"))
     parser.add_argument("--peers", default="", help="movielens-100k beside: myfm, xlearn")
+    parser.add_argument("--networks", nargs="?", const="all", metavar="NAMES",
+                        help="frappe: the networks of crossfm.nn, all or a,b")  # fmt: skip
+    parser.add_argument("--epochs", type=int, help="networks: at most so many, for a first look")
     parser.add_argument("--check", action="store_true", help="end with JSON; exit 1 on a miss")
     arguments = parser.parse_args(argv)
+    if arguments.networks and arguments.what != "frappe":
+        parser.error("--networks goes with frappe")
 
     # Real data beside the checkout, the Makefile's rule.
     beside = ROOT.parent / "shared" / "data"
     if beside.is_dir():
         os.environ.setdefault("CROSSFM_DATA", str(beside))
 
-    from crossfm.errors import DatasetError
+    from crossfm.errors import DatasetError, MissingExtraError
 
     named = [name for name in arguments.peers.split(",") if name]
     try:
         peers.ensure(*named)
-        report = movielens_100k(named) if arguments.what == "movielens-100k" else frappe()
-    except (DatasetError, peers.PeerError, WorkerError) as error:
+        if arguments.what == "movielens-100k":
+            report = movielens_100k(named)
+        elif arguments.networks:
+            report = frappe_networks(arguments.networks, n_epochs=arguments.epochs)
+        else:
+            report = frappe()
+    except (
+        DatasetError,
+        MissingExtraError,
+        UnknownNetworks,
+        peers.PeerError,
+        WorkerError,
+    ) as error:
         print(f"no figures: {error}", file=sys.stderr)
         return 1
     return report.finish(check=arguments.check)
