@@ -25,6 +25,22 @@ void stretches(int threads, int64_t count, Part part) {
 
 uint32_t id_of(uint64_t entry) { return static_cast<uint32_t>(entry >> 32); }
 
+struct Digit {
+  int shift;
+  uint32_t mask;
+  uint32_t of(uint64_t entry) const { return static_cast<uint32_t>(entry >> shift) & mask; }
+};
+
+// Plain functions of plain arguments: what a lambda captures would be read again at every step,
+// since a store might have changed it.
+void count_digits(const uint64_t* from, int64_t low, int64_t high, Digit digit, uint32_t* counts) {
+  for (int64_t i = low; i < high; ++i) ++counts[digit.of(from[i])];
+}
+
+void scatter(const uint64_t* from, int64_t low, int64_t high, Digit digit, uint32_t* places, uint64_t* to) {
+  for (int64_t i = low; i < high; ++i) to[places[digit.of(from[i])]++] = from[i];
+}
+
 // Stable radix sort by the low `bits` of the id, least digit first. 2^11 counters and as many
 // lines being written stay in the second-level cache, and two passes are enough for 4 M features.
 void sort(std::unique_ptr<uint64_t[]>& entries, int64_t count, int bits, int threads) {
@@ -35,30 +51,41 @@ void sort(std::unique_ptr<uint64_t[]>& entries, int64_t count, int bits, int thr
   const uint32_t buckets = 1u << width;
   std::unique_ptr<uint64_t[]> other(new uint64_t[count]);
   std::vector<uint32_t> places(static_cast<size_t>(threads) * buckets);  // [threads][buckets]
+  const auto of_thread = [&](int t) { return places.data() + static_cast<size_t>(t) * buckets; };
   for (int pass = 0; pass < passes; ++pass) {
-    const int shift = 32 + pass * width;
-    const uint32_t mask = buckets - 1;
-    const uint64_t* from = entries.get();
-    uint64_t* to = other.get();
+    const Digit digit{32 + pass * width, buckets - 1};
     std::fill(places.begin(), places.end(), 0);
     stretches(threads, count, [&](int t, int64_t low, int64_t high) {
-      uint32_t* mine = places.data() + static_cast<size_t>(t) * buckets;
-      for (int64_t i = low; i < high; ++i) ++mine[from[i] >> shift & mask];
+      count_digits(entries.get(), low, high, digit, of_thread(t));
     });
     uint32_t place = 0;
     for (uint32_t b = 0; b < buckets; ++b) {
       for (int t = 0; t < threads; ++t) {
-        uint32_t& at = places[static_cast<size_t>(t) * buckets + b];
+        uint32_t& at = of_thread(t)[b];
         const uint32_t size = at;
         at = place;
         place += size;
       }
     }
     stretches(threads, count, [&](int t, int64_t low, int64_t high) {
-      uint32_t* mine = places.data() + static_cast<size_t>(t) * buckets;
-      for (int64_t i = low; i < high; ++i) to[mine[from[i] >> shift & mask]++] = from[i];
+      scatter(entries.get(), low, high, digit, of_thread(t), other.get());
     });
     entries.swap(other);
+  }
+}
+
+bool starts_at(const uint64_t* entries, int64_t i) { return i == 0 || id_of(entries[i]) != id_of(entries[i - 1]); }
+
+int64_t count_starts(const uint64_t* entries, int64_t low, int64_t high) {
+  int64_t found = low < high && starts_at(entries, low);
+  for (int64_t i = low + 1; i < high; ++i) found += id_of(entries[i]) != id_of(entries[i - 1]);
+  return found;
+}
+
+void write_starts(const uint64_t* entries, int64_t low, int64_t high, uint32_t* next, const uint32_t* end) {
+  for (int64_t i = low; i < high && next < end; ++i) {
+    *next = static_cast<uint32_t>(i);  // stays where a group starts; without a branch
+    next += starts_at(entries, i);
   }
 }
 
@@ -140,22 +167,16 @@ Problem Groups::group(const PairBatch& batch, bool positions, int threads) {
 
 void Groups::find_starts(int threads) {
   const uint64_t* entries = entries_.get();
-  const auto starts_at = [&](int64_t i) { return i == 0 || id_of(entries[i]) != id_of(entries[i - 1]); };
   std::vector<int64_t> before(static_cast<size_t>(threads) + 1, 0);
   stretches(threads, nnz_, [&](int t, int64_t low, int64_t high) {
-    int64_t found = 0;
-    for (int64_t i = low; i < high; ++i) found += starts_at(i);
-    before[t + 1] = found;
+    before[t + 1] = count_starts(entries, low, high);
   });
   for (int t = 0; t < threads; ++t) before[t + 1] += before[t];
   count_ = before[threads];
   starts_.reset(new uint32_t[count_ + 1]);
   starts_[count_] = static_cast<uint32_t>(nnz_);
   stretches(threads, nnz_, [&](int t, int64_t low, int64_t high) {
-    uint32_t* next = starts_.get() + before[t];
-    for (int64_t i = low; i < high; ++i) {
-      if (starts_at(i)) *next++ = static_cast<uint32_t>(i);
-    }
+    write_starts(entries, low, high, starts_.get() + before[t], starts_.get() + before[t + 1]);
   });
 }
 
