@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -240,3 +239,240 @@ def test_columns_of_distinct_fields() -> None:
 
 def test_many_rows_on_several_threads() -> None:
     check(make_case(3, n_rows=3000, n_features=3_000, across=True, pooled=True))
+
+
+def empty_cases() -> list[Case]:
+    no_rows = make_case(16, n_rows=0, across=True, pooled=True)
+    flat = make_case(16, n_rows=0, ragged=False)
+    no_features = make_case(16, across=True, pooled=True)
+    zero = np.zeros(0, np.float32)
+    no_features = no_features._replace(
+        ids=no_features.ids[:0], values=zero, fields=no_features.fields[:0],
+        offsets=np.zeros(no_features.n_rows + 1, np.int64),
+    )  # fmt: skip
+    no_columns = make_case(3, ragged=False, values=False)
+    return [no_rows, flat, no_features, no_columns._replace(ids=no_columns.ids[:, :0])]
+
+
+@pytest.mark.parametrize("case", empty_cases(), ids=["rows", "flat", "features", "columns"])
+def test_nothing_gives_zeros(case: Case) -> None:
+    check(case)
+
+
+def test_a_feature_alone_crosses_to_nothing() -> None:
+    case = make_case(16, ragged=False)
+    case = case._replace(ids=case.ids[:, :1].copy(), values=case.values[:, :1].copy())
+    assert not forward(case)[1].any()
+    pooled = make_case(16, ragged=False, across=True, columns=True)._replace(fields=np.full(7, 2))
+    assert not forward(pooled)[1].any()
+
+
+# --- errors ---------------------------------------------------------------------------------
+
+
+def both(case: Case, message: str) -> None:
+    """Forward and backward refuse the batch, and an update leaves the tables as they are."""
+    with pytest.raises(DataError, match=message):
+        forward(case)
+    S = torch.zeros(case.n_rows, case.factors.shape[1])
+    with pytest.raises(DataError, match=message):
+        cpu.backward(*grads(case), *inputs(case), S, F, case.across, True, True, True)
+    before = case.factors.copy()
+    with pytest.raises(DataError, match=message):
+        cpu.backward_update(
+            *grads(case), *inputs(case), S, F, case.across, True, False, {}, {}, "sgd",
+            {"lr": 1.0}, {"lr": 1.0},
+        )  # fmt: skip
+    np.testing.assert_array_equal(case.factors, before)
+
+
+@pytest.mark.parametrize("bad", [-1, N, 2**40, -(2**40)])
+def test_ids_out_of_range(bad: int) -> None:
+    case = make_case(16)
+    case.ids[30:] = bad
+    row = int(np.searchsorted(case.offsets, 30, side="right")) - 1
+    both(case, rf"ids\[30\] \(row {row}\) = {bad}, expected 0 to {N - 1}")
+    flat = make_case(16, ragged=False)
+    flat.ids[11, 4] = bad
+    both(flat, rf"ids\[11, 4\] = {bad}, expected 0 to {N - 1}")
+
+
+def test_narrow_ids_out_of_range() -> None:
+    case = make_case(3, ragged=False, id_type=np.int32)
+    case.ids[2, 1] = -(2**31)
+    both(case, r"ids\[2, 1\] = -2147483648")
+
+
+@pytest.mark.parametrize(
+    ("at", "offset"), [(0, 1), (0, -1), (4, 10**12), (5, -3), (-1, 3), (-1, 10**9)]
+)
+def test_offsets_that_do_not_rise_to_the_end(at: int, offset: int) -> None:
+    case = make_case(16)
+    case.offsets[at] = offset
+    with np.errstate(over="ignore"):
+        both(case, r"offsets\[\d+\] = .*, expected offsets that rise from 0 to the number of ids")
+
+
+@pytest.mark.parametrize("bad", [-1, F, 2**31 - 1])
+@pytest.mark.parametrize("columns", [False, True])
+def test_fields_out_of_range(bad: int, columns: bool) -> None:
+    case = make_case(16, ragged=False, across=True, columns=columns)
+    case.fields.reshape(-1)[3] = bad
+    both(case, rf"fields\[3\] = {bad}, expected 0 to {F - 1}")
+
+
+def test_an_unknown_optimizer_and_rows_out_of_range() -> None:
+    table, grad = torch.zeros(3, 2), torch.zeros(1, 2)
+    with pytest.raises(DataError, match=r"unknown optimizer 'adagard'.*Did you mean 'adagrad'"):
+        cpu.update_rows("adagard", torch.tensor([0]), grad, table, {}, {"lr": 0.1})
+    with pytest.raises(DataError, match=r"rows\[0\] = 3, expected 0 to 2"):
+        cpu.update_rows("sgd", torch.tensor([3]), grad, table, {}, {"lr": 0.1})
+
+
+# --- steps ----------------------------------------------------------------------------------
+
+HYPER = {"lr": 0.1, "l2": 0.02, "eps": 1e-6, "beta1": 0.9, "beta2": 0.999, "step": 3, "l1": 0.05,
+         "beta": 1.0}  # fmt: skip
+STATES = {"sgd": "", "adagrad": "a", "rowwise_adagrad": "a", "adam": "mv", "ftrl": "zn"}
+
+
+def make_state(kind: str, shape: tuple[int, ...], seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    if kind == "rowwise_adagrad":
+        shape = shape[:1]
+    state = {name: rng.uniform(0.1, 1.0, shape).astype(np.float32) for name in STATES[kind]}
+    if "z" in state:
+        state["z"] -= np.float32(0.5)
+        state["n"][::3] = 0.0  # never touched yet
+    return state
+
+
+def stepped(
+    kind: str, rows: np.ndarray, g: np.ndarray, p: np.ndarray, state: dict[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The table and its states after the step, by the formulas."""
+    h = HYPER
+    p = p.astype(np.float64)
+    state = {name: s.astype(np.float64) for name, s in state.items()}
+    old = p[rows]
+    if kind != "ftrl":
+        g = g + h["l2"] * old
+    if kind == "sgd":
+        p[rows] = old - h["lr"] * g
+    elif kind in ("adagrad", "rowwise_adagrad"):
+        row = kind == "rowwise_adagrad" and g.ndim == 2
+        state["a"][rows] += (g * g).mean(1) if row else g * g
+        a = state["a"][rows][:, None] if row else state["a"][rows]
+        p[rows] = old - h["lr"] * g / (np.sqrt(a) + h["eps"])
+    elif kind == "adam":
+        m = state["m"][rows] = h["beta1"] * state["m"][rows] + (1 - h["beta1"]) * g
+        v = state["v"][rows] = h["beta2"] * state["v"][rows] + (1 - h["beta2"]) * g * g
+        m, v = m / (1 - h["beta1"] ** h["step"]), v / (1 - h["beta2"] ** h["step"])
+        p[rows] = old - h["lr"] * m / (np.sqrt(v) + h["eps"])
+    else:
+        n = state["n"][rows]
+        state["n"][rows] = n + g * g
+        state["z"][rows] += g - (np.sqrt(n + g * g) - np.sqrt(n)) / h["lr"] * old
+        z = state["z"][rows]
+        shrunk = np.sign(z) * np.maximum(np.abs(z) - h["l1"], 0.0)
+        p[rows] = -shrunk / ((h["beta"] + np.sqrt(n + g * g)) / h["lr"] + h["l2"])
+    return p, state
+
+
+@pytest.mark.parametrize("kind", STATES)
+@pytest.mark.parametrize("k", [0, 1, 3, 16, 17, 64])
+def test_update_rows(kind: str, k: int) -> None:
+    rng = np.random.default_rng(k)
+    shape = (N, k) if k else (N,)
+    table = rng.normal(size=shape).astype(np.float32)
+    rows = rng.permutation(N)[:13]
+    g = rng.normal(size=(13, *shape[1:])).astype(np.float32)
+    state = make_state(kind, shape, k)
+    want, want_state = stepped(kind, rows, g, table, state)
+    tensors = {name: torch.from_numpy(s) for name, s in state.items()}
+    p = torch.from_numpy(table)
+    version = p._version
+    cpu.update_rows(kind, torch.from_numpy(rows), torch.from_numpy(g), p, tensors, HYPER)
+    close(p, want)
+    for name, s in tensors.items():
+        close(s, want_state[name])
+    assert p._version > version  # autograd sees that the table has changed
+
+
+@pytest.mark.parametrize("kind", STATES)
+@pytest.mark.parametrize("k", [3, 16])
+@pytest.mark.parametrize("across", [False, True])
+def test_backward_update_is_backward_then_update(kind: str, k: int, across: bool) -> None:
+    case = make_case(k, across=across, pooled=True, seed=4)
+    want = by_pairs(case)
+    used = np.unique(case.ids)
+    factors_state = make_state(kind, (N, k), 1)
+    weights_state = make_state(kind, (N,), 2)
+    want_V, want_sV = stepped(kind, used, want["gV"][used], case.factors, factors_state)
+    want_w, want_sw = stepped(kind, used, want["gw"][used], case.weights, weights_state)
+    S = forward(case)[3]
+    tables = inputs(case)
+    sw = {name: torch.from_numpy(s) for name, s in weights_state.items()}
+    sV = {name: torch.from_numpy(s) for name, s in factors_state.items()}
+    gx = cpu.backward_update(
+        *grads(case), *tables, S, F, across, True, True, sw, sV, kind, HYPER, HYPER
+    )
+    close(gx, want["gx"])
+    close(tables[4], want_w)
+    close(tables[5], want_V)
+    for got, expected in ((sw, want_sw), (sV, want_sV)):
+        for name, s in got.items():
+            close(s, expected[name])
+
+
+def test_a_table_that_is_not_contiguous_steps_too() -> None:
+    case = make_case(3, weights=False)
+    want = case.factors.copy()
+    want[np.unique(case.ids)] -= 0.1 * by_pairs(case)["gV"][np.unique(case.ids)]
+    wide = torch.zeros(N, 6)
+    factors = wide[:, ::2]
+    factors.copy_(torch.from_numpy(case.factors))
+    arguments = [*inputs(case)[:5], factors, forward(case)[3], F, False, True, False]
+    cpu.backward_update(
+        *grads(case), *arguments, {}, {}, "sgd", {"lr": 0.1}, {"lr": 0.1, "l2": 0.0}
+    )
+    close(factors, want)
+
+
+# --- threads and instruction sets -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_any_number_of_threads_gives_the_same_bits(across: bool) -> None:
+    case = make_case(17, n_rows=6000, n_features=3000, across=across, pooled=across)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3, 7):
+            torch.set_num_threads(count)
+            tables = [t.clone() if t is not None else None for t in inputs(case)]
+            outputs = [*forward(case), *backward(case)]
+            state = {"a": torch.full((3000,), 0.1)}, {"a": torch.full((3000,), 0.1)}
+            cpu.backward_update(
+                *grads(case), *tables, outputs[3], F, across, True, False, *state,
+                "rowwise_adagrad", HYPER, HYPER,
+            )  # fmt: skip
+            assert not torch.equal(tables[5], inputs(case)[5])
+            results.append([*outputs, tables[4], tables[5], state[0]["a"], state[1]["a"]])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_every_instruction_set_level() -> None:
+    """The same checks in processes that are held to one level each."""
+    selected = "outputs_and_gradients and (17 or 64) or update"
+    for level in _native.levels():
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selected,
+             __file__],
+            env={**os.environ, "CROSSFM_ISA": level}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{level}:\n{done.stdout[-3000:]}"
