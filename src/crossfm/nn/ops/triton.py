@@ -14,14 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from crossfm.errors import DataError, MissingExtraError
 
 try:
     from crossfm.nn.ops import triton_backward, triton_forward
-    from crossfm.nn.ops.triton_layout import Entries, Pools, entries_of, find_pools, interpreted
+    from crossfm.nn.ops.triton_layout import (
+        BackwardPass,
+        Entries,
+        entries_of,
+        find_pools,
+        interpreted,
+    )
     from crossfm.nn.ops.triton_steps import update_rows
 except ModuleNotFoundError as error:
     if error.name is None or error.name.split(".")[0] != "triton":
@@ -82,18 +87,13 @@ def backward(
     Raises:
         DataError: as `forward`.
     """
-    entries, weights, factors = _checked(ids, values, offsets, fields, weights, factors)
-    upstream = _contiguous(grad_linear, grad_crossed, grad_pooled, grad_S)
-    S = S.contiguous()
-    pools = _pools(entries, factors, n_fields, across_fields, grad_crossed)
-    gx = factors.new_zeros(0)
-    if need_values:
-        gx = triton_forward.grad_values(
-            upstream, entries, pools, weights, factors, S, n_fields, reduce_sum
-        )
-    rows, gw, gV = triton_backward.grad_tables(
-        upstream, entries, pools, weights, factors, S, n_fields, reduce_sum, sparse
-    )
+    given = _backward_pass(
+        (grad_linear, grad_crossed, grad_pooled, grad_S),
+        (ids, values, offsets, fields, weights, factors),
+        S, n_fields, across_fields, reduce_sum,
+    )  # fmt: skip
+    gx = triton_forward.grad_values(given) if need_values else factors.new_zeros(0)
+    rows, gw, gV = triton_backward.grad_tables(given, sparse)
     return rows, gw, gV, gx
 
 
@@ -133,19 +133,15 @@ def backward_update(
                 f"a table has strides {table.stride()} for shape {tuple(table.shape)}, expected a"
                 " contiguous tensor, as it is updated in place"
             )
-    entries, weights, factors = _checked(ids, values, offsets, fields, weights, factors)
-    upstream = _contiguous(grad_linear, grad_crossed, grad_pooled, grad_S)
-    S = S.contiguous()
-    pools = _pools(entries, factors, n_fields, across_fields, grad_crossed)
-    gx = factors.new_zeros(0)
-    if need_values:
-        gx = triton_forward.grad_values(
-            upstream, entries, pools, weights, factors, S, n_fields, reduce_sum
-        )
-    triton_backward.update_tables(
-        upstream, entries, pools, weights, factors, S, n_fields, reduce_sum,
-        weights_state, factors_state, kind, hyper_weights, hyper_factors,
+    given = _backward_pass(
+        (grad_linear, grad_crossed, grad_pooled, grad_S),
+        (ids, values, offsets, fields, weights, factors),
+        S, n_fields, across_fields, reduce_sum,
     )  # fmt: skip
+    gx = triton_forward.grad_values(given) if need_values else factors.new_zeros(0)
+    triton_backward.update_tables(
+        given, weights_state, factors_state, kind, hyper_weights, hyper_factors
+    )
     return gx
 
 
@@ -170,16 +166,19 @@ def _checked(
     return entries_of(ids, values, offsets, fields), weights, factors.detach().contiguous()
 
 
-def _contiguous(*tensors: Tensor | None) -> triton_backward.Upstream:
-    a, b, c, d = (None if tensor is None else tensor.detach().contiguous() for tensor in tensors)
-    return a, b, c, d
-
-
-def _pools(
-    entries: Entries, factors: Tensor, n_fields: int, across_fields: bool, gc: Tensor | None
-) -> Pools | None:
-    """Shared pools, which only the crossed term across fields asks for on the way back."""
-    if not across_fields or gc is None:
-        return None
-    with torch.no_grad():
-        return find_pools(entries, factors, n_fields)
+def _backward_pass(
+    upstream: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    inputs: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor],
+    S: Tensor,
+    n_fields: int,
+    across_fields: bool,
+    reduce_sum: bool,
+) -> BackwardPass:
+    entries, weights, factors = _checked(*inputs)
+    gl, gc, gp, gS = (None if g is None else g.detach().contiguous() for g in upstream)
+    # Only the crossed term across fields asks for the shared pools on the way back.
+    pools = find_pools(entries, factors, n_fields) if across_fields and gc is not None else None
+    return BackwardPass(
+        (gl, gc, gp, gS), entries, pools, weights, factors, S.detach().contiguous(), n_fields,
+        reduce_sum,
+    )  # fmt: skip

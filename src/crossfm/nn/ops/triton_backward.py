@@ -14,10 +14,11 @@ rows, whatever the number of distinct ids, and a number in it gets one atomic ad
 occurrences; the order of these additions is free, so that the last bits of hot ids' sums are too.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,import-untyped,import-not-found"
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -26,8 +27,8 @@ from torch import Tensor
 
 from crossfm.nn.ops.triton_layout import (
     CHUNK,
-    Entries,
-    Pools,
+    BackwardPass,
+    Occurrences,
     block,
     device_of,
     occurrences_of,
@@ -35,10 +36,9 @@ from crossfm.nn.ops.triton_layout import (
 )
 from crossfm.nn.ops.triton_steps import numbers, states, step
 
-__all__ = ["Upstream", "grad_tables", "update_tables"]
+__all__ = ["grad_tables", "update_tables"]
 
-Upstream = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
-_NO_STEP = (0.0,) * 7
+_NO_STEP: tuple[float, ...] = (0.0,) * 7
 
 
 @triton.jit
@@ -97,7 +97,7 @@ def pairwise_bwd_kernel(
         live = (t < nnz) & known
         both = live[:, None] & in_k[None, :]
         pos = tl.load(places + t, mask=live, other=0)
-        if row_of is None:
+        if row_of is None:  # noqa: SIM108
             r = pos // m
         else:
             r = tl.load(row_of + pos, mask=live, other=0).to(tl.int64)
@@ -112,7 +112,7 @@ def pairwise_bwd_kernel(
             else:
                 H = tl.load(gc + line, mask=both, other=0.0).to(WIDE)
             s = tl.load(S + line, mask=both, other=0.0).to(WIDE)
-            if values is not None:
+            if values is not None:  # noqa: SIM108
                 b = H * x[:, None]
             else:
                 b = H
@@ -204,50 +204,30 @@ def pairwise_bwd_parts_kernel(
             v_lr, v_l2, v_eps, v_h1, v_h2, v_c1, v_c2, k, STEP_W, STEP_V)  # fmt: skip
 
 
-def grad_tables(
-    upstream: Upstream,
-    entries: Entries,
-    pools: Pools | None,
-    weights: Tensor | None,
-    factors: Tensor,
-    S: Tensor,
-    n_fields: int,
-    reduce_sum: bool,
-    sparse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``(rows, gw, gV)``: of the rows that occur, rising, or of the whole tables with rows empty."""
+def grad_tables(given: BackwardPass, sparse: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """``(rows, gw, gV)``: of the rows that occur, rising, or of the whole tables."""
+    weights, factors = given.weights, given.factors
     n, k = factors.shape
-    device = factors.device
-    ids, places, owners = _sorted(entries, n)
-    rows = torch.empty(0, dtype=torch.int64, device=device)
+    found = occurrences_of(given.entries, n)
+    rows = torch.empty(0, dtype=torch.int64, device=factors.device)
     lines, count = None, n
     if sparse:
+        ids = found.ids
         begins = (ids >= 0) & (ids < n)
         begins[1:] &= ids[1:] != ids[:-1]
         lines = begins.cumsum(0) - 1  # [nnz]
         rows = ids[begins].to(torch.int64)
         count = len(rows)
-    make = torch.empty if sparse else torch.zeros
-    gV = make(count, k, dtype=factors.dtype, device=device)
-    gw = make(count if weights is not None else 0, dtype=factors.dtype, device=device)
+    gV = factors.new_empty(count, k) if sparse else factors.new_zeros(count, k)
+    gw = factors.new_zeros(0)
     if weights is not None:
-        gw = gw.to(weights.dtype)
-    _run(
-        upstream, entries, pools, weights, factors, S, n_fields, reduce_sum, ids, places, owners,
-        lines, (None, None, None, None), gw, gV, _NO_STEP, _NO_STEP, "", "",
-    )  # fmt: skip
+        gw = weights.new_empty(count) if sparse else weights.new_zeros(count)
+    _run(given, found, _Delivery(lines=lines, out_w=gw, out_V=gV))
     return rows, gw, gV
 
 
 def update_tables(
-    upstream: Upstream,
-    entries: Entries,
-    pools: Pools | None,
-    weights: Tensor | None,
-    factors: Tensor,
-    S: Tensor,
-    n_fields: int,
-    reduce_sum: bool,
+    given: BackwardPass,
     weights_state: Mapping[str, Tensor],
     factors_state: Mapping[str, Tensor],
     kind: str,
@@ -259,70 +239,56 @@ def update_tables(
     Raises:
         DataError: an unknown kind, or a table or state that is not contiguous.
     """
-    v1, v2 = states(kind, factors, factors_state)
+    v1, v2 = states(kind, given.factors, factors_state)
     w1 = w2 = None
     hyper_w = _NO_STEP
-    if weights is not None:
-        w1, w2 = states(kind, weights, weights_state)
-        hyper_w = numbers(kind, hyper_weights)
-    ids, places, owners = _sorted(entries, len(factors))
-    _run(
-        upstream, entries, pools, weights, factors, S, n_fields, reduce_sum, ids, places, owners,
-        None, (w1, w2, v1, v2), None, None, hyper_w, numbers(kind, hyper_factors),
-        "adagrad" if kind == "rowwise_adagrad" else kind,  # a row of one number
-        kind,
-    )  # fmt: skip
+    kind_w = "adagrad" if kind == "rowwise_adagrad" else kind  # a row of one number
+    if given.weights is not None:
+        w1, w2 = states(kind_w, given.weights, weights_state)
+        hyper_w = numbers(kind_w, hyper_weights)
+    steps = _Delivery(
+        state=(w1, w2, v1, v2),
+        hyper=(*hyper_w, *numbers(kind, hyper_factors)),
+        kinds=(kind_w, kind),
+    )
+    _run(given, occurrences_of(given.entries, len(given.factors)), steps)
 
 
-def _sorted(entries: Entries, n_features: int) -> tuple[Tensor, Tensor, Tensor]:
-    found = occurrences_of(entries, n_features)
-    return found.ids, found.places, found.owners
+@dataclass(frozen=True)
+class _Delivery:
+    """What becomes of a finished gradient: stored in `out_*` (at `lines`), or a step by `kinds`."""
+
+    lines: Tensor | None = None
+    out_w: Tensor | None = None
+    out_V: Tensor | None = None
+    state: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None] = (None,) * 4
+    hyper: tuple[float, ...] = _NO_STEP * 2
+    kinds: tuple[str, str] = ("", "")
 
 
-def _run(
-    upstream: Upstream,
-    entries: Entries,
-    pools: Pools | None,
-    weights: Tensor | None,
-    factors: Tensor,
-    S: Tensor,
-    n_fields: int,
-    reduce_sum: bool,
-    ids: Tensor,
-    places: Tensor,
-    owners: Tensor,
-    lines: Tensor | None,
-    state: Upstream,
-    out_w: Tensor | None,
-    out_V: Tensor | None,
-    hyper_w: tuple[float, ...],
-    hyper_v: tuple[float, ...],
-    step_w: str,
-    step_v: str,
-) -> None:
+def _run(given: BackwardPass, found: Occurrences, to: _Delivery) -> None:
     """Both kernels, one behind the other."""
+    entries, weights, factors = given.entries, given.weights, given.factors
     n, k = factors.shape
-    nnz = len(ids)
+    nnz = len(found.ids)
     if nnz == 0 or k == 0:
         return
     dtype, wide = wide_type(factors)
     K, R = block(k)
-    chunks = triton.cdiv(nnz, CHUNK)
-    part_V = torch.zeros(chunks, k, dtype=dtype, device=ids.device)
-    part_w = None if weights is None else torch.zeros(chunks, dtype=dtype, device=ids.device)
+    chunks = len(found.owners)
+    part_V = factors.new_zeros(chunks, k, dtype=dtype)
+    part_w = None if weights is None else factors.new_zeros(chunks, dtype=dtype)
     row_of = None if entries.offsets is None else entries.rows().to(torch.int32)
     grid = (triton.cdiv(chunks, R),)
+    places = (part_w, part_V, weights, factors, *to.state, to.out_w, to.out_V)
     with device_of(factors):
         pairwise_bwd_kernel[grid](
-            *upstream, entries.values, entries.fields, row_of,
-            None if pools is None else pools.slots, None if pools is None else pools.sums, S,
-            ids, places, owners, lines, part_w, part_V,
-            weights, factors, *state, out_w, out_V,
-            nnz, n, entries.length, n_fields, *hyper_w, *hyper_v,
-            k, K, R, CHUNK, wide, reduce_sum, entries.columns, step_w, step_v, num_warps=4,
+            *given.upstream, entries.values, entries.fields, row_of, *given.shared, given.S,
+            found.ids, found.places, found.owners, to.lines, *places,
+            nnz, n, entries.length, given.n_fields, *to.hyper,
+            k, K, R, CHUNK, wide, given.reduce_sum, entries.columns, *to.kinds, num_warps=4,
         )  # fmt: skip
         pairwise_bwd_parts_kernel[grid](
-            ids, lines, part_w, part_V, weights, factors, *state, out_w, out_V,
-            nnz, n, *hyper_w, *hyper_v,
-            k, K, R, CHUNK, wide, step_w, step_v, num_warps=4,
+            found.ids, to.lines, *places, nnz, n, *to.hyper,
+            k, K, R, CHUNK, wide, *to.kinds, num_warps=4,
         )  # fmt: skip

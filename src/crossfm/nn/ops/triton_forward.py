@@ -5,7 +5,7 @@ number of factors padded to a power of two, and goes on until the row ends. What
 are sums; the vectors of all features together are nowhere.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,import-untyped,import-not-found"
 from __future__ import annotations
 
 import torch
@@ -13,7 +13,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from crossfm.nn.ops.triton_layout import Entries, Pools, device_of, tile, wide_type
+from crossfm.nn.ops.triton_layout import (
+    BackwardPass,
+    Entries,
+    Pools,
+    device_of,
+    tile,
+    wide_type,
+)
 
 __all__ = ["forward", "grad_values"]
 
@@ -135,7 +142,7 @@ def pairwise_values_kernel(
             out = (r * n_fields + f)[:, None] * k + c[None, :]
             g += tl.load(gp + out, mask=both & known[:, None], other=0.0).to(WIDE)
         d = tl.sum(v * g, 1)
-        if gl is not None:
+        if gl is not None:  # noqa: SIM102
             if weights is not None:
                 w = tl.load(weights + i, mask=live, other=0.0).to(WIDE)
                 d += tl.load(gl + r).to(WIDE) * w
@@ -175,17 +182,9 @@ def forward(
     return linear, crossed, P, S
 
 
-def grad_values(
-    upstream: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
-    entries: Entries,
-    pools: Pools | None,
-    weights: Tensor | None,
-    factors: Tensor,
-    S: Tensor,
-    n_fields: int,
-    reduce_sum: bool,
-) -> Tensor:
+def grad_values(given: BackwardPass) -> Tensor:
     """``dx_i = gl w_i + <v_i, H (S - q_i) + gp_f + gS>``, ``[nnz]`` in the type of the values."""
+    entries, factors = given.entries, given.factors
     assert entries.values is not None
     n, k = factors.shape
     gx = torch.zeros_like(entries.values)
@@ -195,10 +194,9 @@ def grad_values(
     _, wide = wide_type(factors)
     with device_of(factors):
         pairwise_values_kernel[(entries.n_rows,)](
-            *upstream,
-            entries.ids, entries.values, entries.offsets, entries.fields, weights, factors,
-            None if pools is None else pools.slots, None if pools is None else pools.sums,
-            S, gx, n, entries.length, n_fields, k, K, M, wide,
-            reduce_sum, entries.columns, num_warps=warps,
+            *given.upstream, entries.ids, entries.values, entries.offsets, entries.fields,
+            given.weights, factors, *given.shared, given.S, gx,
+            n, entries.length, given.n_fields, k, K, M, wide,
+            given.reduce_sum, entries.columns, num_warps=warps,
         )  # fmt: skip
     return gx

@@ -4,7 +4,7 @@ Everything here is integers, made by a few PyTorch calls on the tensors' own dev
 vectors of pools that several features share are summed by a kernel.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,import-untyped,import-not-found"
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
@@ -19,8 +19,8 @@ from torch import Tensor
 from crossfm.errors import DataError
 
 __all__ = [
-    "CHUNK", "Entries", "Occurrences", "Pools", "block", "device_of", "entries_of", "find_pools",
-    "interpreted", "occurrences_of", "tile", "wide_type",
+    "CHUNK", "BackwardPass", "Entries", "Occurrences", "Pools", "block", "device_of", "entries_of",
+    "find_pools", "interpreted", "occurrences_of", "tile", "wide_type",
 ]  # fmt: skip
 
 CHUNK = 32  # occurrences that one lane of the backward pass goes through
@@ -91,6 +91,37 @@ class Occurrences:
     ids: Tensor
     places: Tensor
     owners: Tensor
+
+
+@dataclass(frozen=True)
+class BackwardPass:
+    """What all kernels of one backward pass read.
+
+    Attributes:
+        upstream: gradients of linear ``[batch]``, crossed ``[batch]`` or ``[batch, k]``, pooled
+            ``[batch, F, k]`` and S ``[batch, k]``, each None where it is zero.
+        entries: the batch.
+        pools: the shared pools, where fields are pooled before they are crossed.
+        weights: ``[n]`` or None.
+        factors: ``[n, k]``.
+        S: ``[batch, k]``, from the forward pass.
+        n_fields: F.
+        reduce_sum: whether the k numbers of the crossed term were added up.
+    """
+
+    upstream: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+    entries: Entries
+    pools: Pools | None
+    weights: Tensor | None
+    factors: Tensor
+    S: Tensor
+    n_fields: int
+    reduce_sum: bool
+
+    @property
+    def shared(self) -> tuple[Tensor | None, Tensor | None]:
+        """Slots and sums of the shared pools."""
+        return (None, None) if self.pools is None else (self.pools.slots, self.pools.sums)
 
 
 def interpreted() -> bool:
