@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from benchmarks import networks, nn, quality  # noqa: E402
 from benchmarks.harness import Disagreement, Entry, Runs  # noqa: E402
 from benchmarks.workers import Part  # noqa: E402
+from benchmarks.workers.ours_nn import OursNN  # noqa: E402
 from benchmarks.workers.pytorch_nn import LAYOUTS, PlainPyTorch, tower  # noqa: E402
 from benchmarks.workers.steps import Start, held  # noqa: E402
 
@@ -135,13 +136,14 @@ def part_of(ids, targets, n_features):
     return Part(ids.ravel().astype(np.int32), offsets, None, targets, n_features)
 
 
-def fm_loss(start, ids, y):
-    """Mean log loss of the plain double sum over pairs, in float64."""
+def fm_loss(start, ids, y, extra=None):
+    """Mean log loss of the plain double sum over pairs, in float64, `extra` added to a score."""
     w, V = start.weights.astype(np.float64), start.factors.astype(np.float64)
     losses = []
-    for row, target in zip(ids, y, strict=True):
+    extra = np.zeros(len(ids)) if extra is None else extra
+    for row, target, more in zip(ids, y, extra, strict=True):
         pairs = [(i, j) for a, i in enumerate(row) for j in row[a + 1 :]]
-        z = w[row].sum() + sum(float(V[i] @ V[j]) for i, j in pairs)
+        z = more + w[row].sum() + sum(float(V[i] @ V[j]) for i, j in pairs)
         losses.append(np.logaddexp(0, z) - target * z)
     return float(np.mean(losses))
 
@@ -169,6 +171,45 @@ def test_a_start_survives_its_folder(tmp_path):
     expected = W2 @ np.maximum(W @ h[0] + b, 0)
     got = tower(back, [6, 4, 1])(torch.from_numpy(h)).detach().numpy()[0]
     np.testing.assert_allclose(got, expected, rtol=1e-6)  # float32, 6 terms; no last bias
+
+
+def test_our_own_fm_and_deepfm_compute_the_definition():
+    rng = np.random.default_rng(1)
+    ids = np.stack([rng.integers(0, 4, 20), rng.integers(4, 9, 20), rng.integers(9, 12, 20)], 1)
+    y = rng.integers(0, 2, 20).astype(np.float32)
+    start = Start.draw(12, 3, [9, 4, 1])
+    entrant = OursNN()
+    entrant.train_part = part_of(ids, y, 12)
+    pair = torch.from_numpy(ids), torch.from_numpy(y)
+    for fused in (True, False):
+        model = entrant.build(start, n_factors=3, network="fm", fused=fused)
+        assert float(model.loss(*pair).detach()) == pytest.approx(fm_loss(start, ids, y), rel=1e-6)
+    model = entrant.build(start, n_factors=3, network="deepfm", field_sizes=[4, 5, 3],
+                          sizes=[9, 4, 1])  # fmt: skip
+    (W, b), (W2, _) = start.tower
+    hidden = np.maximum(start.factors[ids].reshape(20, 9).astype(np.float64) @ W.T + b, 0)
+    expected = fm_loss(start, ids, y, extra=(hidden @ W2.T)[:, 0])
+    assert float(model.loss(*pair).detach()) == pytest.approx(expected, rel=1e-6)  # float32
+
+
+def test_our_own_side_runs(tmp_path, capsys):
+    small = ["--steps", "2", "--batch", "64", "--rounds", "2", "--test-rows", "16"]
+    given = ["speed", "--alone", *small, *SMALL, "--results", str(tmp_path)]
+    assert nn.main(given) == 0
+    saved = json.loads((tmp_path / "nn-speed.json").read_text())
+    runs = saved["runs"]
+    assert set(runs) == {nn.FM, f"{nn.FM}, AdaGrad", f"{nn.FM}, optimizer after it", nn.DEEPFM}
+    assert all(len(run["seconds"]) == 2 and min(run["seconds"]) > 0 for run in runs.values())
+    assert "ms/step" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resets a process's peak")
+def test_memory_is_measured_and_checked(tmp_path, capsys):
+    given = ["memory", "--alone", "--rows", "512", "--factors", "4", *SMALL, "--check"]
+    assert nn.main([*given, "--results", str(tmp_path)]) == 0
+    found = last_line(capsys.readouterr().out)["figures"]
+    assert set(found) == {"memory_sparse_gradient", "memory_fused_optimizer"}
+    assert all(0 <= one["value"] < 20 and one["holds"] for one in found.values())
 
 
 def network_runs(**values):
