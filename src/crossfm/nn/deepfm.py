@@ -49,7 +49,7 @@ class DeepFM(Network):
         torch.Size([2])
 
     Source: Guo et al. 2017, DeepFM: A Factorization-Machine based Neural Network for CTR
-    Prediction.
+    Prediction, eq. 1 to 4.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class DeepFM(Network):
         super().__init__(n_features, n_factors, field_of, n_fields, **options)
         self.tower = MLP(
             self.n_fields * n_factors, hidden, dropout=dropout, batch_norm=batch_norm,
-            activation=activation, device=self.bias.device, dtype=self.bias.dtype,
+            activation=activation, **self.placement,
         )  # fmt: skip
 
     def forward(self, x: Rows | Tensor | Batch) -> Tensor:

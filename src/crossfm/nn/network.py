@@ -16,7 +16,7 @@ from crossfm.nn.embedding import FieldEmbedding
 if TYPE_CHECKING:
     from crossfm.data.schema import Schema
 
-__all__ = ["Network"]
+__all__ = ["Network", "check_sizes"]
 
 
 class Network(nn.Module):
@@ -79,6 +79,11 @@ class Network(nn.Module):
         """Number of fields."""
         return self.embedding.n_fields
 
+    @property
+    def placement(self) -> dict[str, Any]:
+        """``device`` and ``dtype`` of the parameters, for layers that join them."""
+        return {"device": self.bias.device, "dtype": self.bias.dtype}
+
     @classmethod
     def from_schema(cls, schema: Schema, n_factors: int = 16, **options: Any) -> Self:
         """A network for the rows of a fitted schema.
@@ -100,3 +105,13 @@ class Network(nn.Module):
     def forward(self, x: Rows | Tensor | Batch) -> Tensor:
         """Logits ``[batch]``."""
         raise NotImplementedError
+
+
+def check_sizes(**sizes: int) -> None:
+    """DataError for a size that is not an integer of 1 or more, by its name.
+
+    >>> check_sizes(n_layers=2)
+    """
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise DataError(f"{name} is {size!r}, expected an integer of 1 or more")

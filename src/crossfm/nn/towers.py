@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crossfm.errors import DataError, did_you_mean
 
-__all__ = ["ACTIVATIONS", "MLP"]
+__all__ = ["ACTIVATIONS", "MLP", "dropout_layer"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -65,8 +65,7 @@ class MLP(nn.Module):
         hidden = tuple(hidden)
         if n_in < 1 or n_out < 0 or any(size < 1 for size in hidden):
             raise DataError(f"layers of {n_in}, {list(hidden)} and {n_out}: sizes are 1 or more")
-        if not 0 <= dropout < 1:
-            raise DataError(f"dropout is {dropout!r}, expected 0 or more and less than 1")
+        check_share("dropout", dropout)
         if activation not in ACTIVATIONS:
             raise DataError(
                 f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}."
@@ -91,3 +90,19 @@ class MLP(nn.Module):
         """``[..., n_in]`` to ``[..., n_out]``."""
         out: Tensor = self.layers(h)
         return out
+
+
+def dropout_layer(dropout: float, name: str = "dropout") -> nn.Module:
+    """A layer that drops numbers in training, or one that does nothing.
+
+    >>> dropout_layer(0.5), dropout_layer(0)
+    (Dropout(p=0.5, inplace=False), Identity())
+    """
+    check_share(name, dropout)
+    return nn.Dropout(dropout) if dropout else nn.Identity()
+
+
+def check_share(name: str, share: float) -> None:
+    """DataError where a dropout is not 0 or more and less than 1."""
+    if not 0 <= share < 1:
+        raise DataError(f"{name} is {share!r}, expected 0 or more and less than 1")
