@@ -18,6 +18,10 @@ constexpr int64_t kFeaturesAtATime = 256; // features, that a thread takes at a 
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// Entries from one thread's part of a buffer to the next one's: no cache line (nor the pair of
+// lines that chips fetch together) is shared, whatever the type.
+int64_t apart(int64_t count) { return (count + 31) / 32 * 32 + 32; }
+
 // Hands out 0..count in stretches. Which thread gets which changes from run to run; every result
 // is one thread's work within one stretch, so it does not.
 class Stretches {
@@ -70,16 +74,16 @@ struct ForwardTeam {
   ForwardTeam(const PairBatch& b, const PairTable& t, const PairForward& o, bool by_field, int threads)
       : batch(b), table(t), out(o), pool(by_field), longest(longest_row(b)), slots(smaller(longest, b.n_fields)),
         rows(b.n_rows, kRowsAtATime), bad_id(INT64_MAX), bad_field(INT64_MAX),
-        marks(pool ? threads * b.n_fields : 0), pool_of(pool ? threads * longest : 0),
-        field_of(pool ? threads * slots : 0), pools(pool && !o.pooled ? threads * slots * t.k : 0) {
+        marks(pool ? threads * apart(b.n_fields) : 0), pool_of(pool ? threads * apart(longest) : 0),
+        field_of(pool ? threads * apart(slots) : 0), pools(pool && !o.pooled ? threads * apart(slots * t.k) : 0) {
     if (!marks.raw || !pool_of.raw || !field_of.raw || !pools.raw) throw std::bad_alloc();
   }
 
   RowFields fields(int t) const {
     RowFields f;
-    f.marks = marks.data + t * batch.n_fields;
-    f.pool_of = pool_of.data + t * longest;
-    f.field_of = field_of.data + t * slots;
+    f.marks = marks.data + t * apart(batch.n_fields);
+    f.pool_of = pool_of.data + t * apart(longest);
+    f.field_of = field_of.data + t * apart(slots);
     return f;
   }
 };
@@ -122,7 +126,7 @@ void forward_rows(ForwardTeam& team, int t) {
   const Id* ids = static_cast<const Id*>(batch.ids);
   const int64_t ahead = vectors_ahead(team.table.k);
   RowFields fields = team.fields(t);
-  float* pools = team.pools.data + (team.out.pooled ? 0 : t * team.slots * team.table.k);
+  float* pools = team.pools.data + (team.out.pooled ? 0 : t * apart(team.slots * team.table.k));
   for (int64_t begin, end; team.rows.take(begin, end);) {
     const int64_t last = batch.end(end - 1);
     if (const int64_t bad = first_bad(ids, batch.begin(begin), last, batch.n_features); bad != last) {
@@ -185,15 +189,13 @@ struct BackwardTeam {
   const PairBackward& out;
   bool simple;
   Stretches features;
-  Buffer<float> gradients;  // [threads][k rounded up to a line]: of the row that takes a step
-  int64_t width;
+  Buffer<float> gradients;  // [threads][apart(k)]: of the row that takes a step
 
   BackwardTeam(const PairBatch& batch, const GroupView& groups, const PairTable& table, const PairGradients& given,
                const PairBackward& o, int threads)
       : occurrences{batch, groups, table, given}, out(o),
         simple(given.crossed && given.reduce_sum && !given.pooled && !given.sum && !batch.values && !groups.row_of),
-        features(groups.count, kFeaturesAtATime), gradients(threads * ((table.k + 15) / 16 * 16)),
-        width((table.k + 15) / 16 * 16) {
+        features(groups.count, kFeaturesAtATime), gradients(threads * apart(table.k)) {
     if (!gradients.raw) throw std::bad_alloc();
   }
 };
@@ -216,10 +218,6 @@ void backward_feature(const BackwardTeam& team, int64_t group, float* scratch) {
   const uint64_t* first = all.groups.entries + all.groups.starts[group];
   const uint64_t* last = all.groups.entries + all.groups.starts[group + 1];
   const int64_t id = Occurrences::id(*first);
-  for (const uint64_t* e = first; e != last; ++e) {
-    const uint64_t* coming = e + kOccurrencesAhead;
-    all.prefetch_rows(coming < all.groups.entries + all.groups.nnz ? *coming : *e);
-  }
   if (out.values) {  // before any step changes the parameters
     for (const uint64_t* e = first; e != last; ++e) out.values[Occurrences::mark(*e)] = all.value<K>(*e);
   }
@@ -242,7 +240,7 @@ void backward(const PairBatch& batch, const GroupView& groups, const PairTable& 
   with_k(table.k, [&]<int K>() {
     parallel(threads, [](int t, void* context) {
       auto& team = *static_cast<BackwardTeam*>(context);
-      float* scratch = team.gradients.data + t * team.width;
+      float* scratch = team.gradients.data + t * apart(team.occurrences.table.k);
       for (int64_t begin, end; team.features.take(begin, end);) {
         for (int64_t g = begin; g < smaller(end, begin + kGroupsAhead); ++g) prefetch_feature(team, g);
         for (int64_t g = begin; g < end; ++g) {
@@ -258,19 +256,18 @@ void update(const int64_t* rows, int64_t count, const float* gradients, float* t
             const RowStep& step, int threads) {
   struct Team {
     const int64_t* rows;
-    int64_t count, k, width;
+    int64_t k;
     const float* gradients;
     float* table;
     const RowStep& step;
     Stretches stretches;
     Buffer<float> scratch;
-  } team{rows, count, k, (k + 15) / 16 * 16, gradients, table, step, {count, kFeaturesAtATime},
-         Buffer<float>(threads * ((k + 15) / 16 * 16))};
+  } team{rows, k, gradients, table, step, {count, kFeaturesAtATime}, Buffer<float>(threads * apart(k))};
   if (!team.scratch.raw) throw std::bad_alloc();
   with_k(k, [&]<int K>() {
     parallel(threads, [](int t, void* context) {
       auto& team = *static_cast<Team*>(context);
-      float* gradient = team.scratch.data + t * team.width;
+      float* gradient = team.scratch.data + t * apart(team.k);
       for (int64_t begin, end; team.stretches.take(begin, end);) {
         for (int64_t i = begin; i < end; ++i) {
           if (i + kGroupsAhead < end) prefetch_step(team.step, team.rows[i + kGroupsAhead], team.table, team.k);

@@ -35,13 +35,13 @@ struct Occurrences {
     return pool < 0 ? nullptr : groups.pools + pool * table.k;
   }
 
-  CROSSFM_INLINE void prefetch_rows(uint64_t entry) const {
-    const int64_t r = row(entry);
-    if (given.crossed) prefetch_read(given.S + r * table.k);
-    if (given.pooled) {
-      const float* p = of_pooled(entry, r);
-      for (int64_t f = 0; f < table.k; f += 16) prefetch_read(p + f);
-    }
+  // Asks for what an occurrence to come will read; called in the first block of factors only.
+  CROSSFM_INLINE void prefetch_rows(const uint64_t* at) const {
+    at += kOccurrencesAhead;
+    if (at >= groups.entries + groups.nnz) return;
+    const int64_t r = row(*at);
+    if (given.crossed) prefetch_vector(given.S + r * table.k);
+    if (given.pooled) prefetch_vector(of_pooled(*at, r));
   }
 
   // Values of 1, one gradient a row for the crossed term, no pools: what a plain FM asks for.
@@ -52,6 +52,7 @@ struct Occurrences {
     float pull = 0;
     const float* S = given.S + b;
     for (; first != last; ++first) {
+      if (b == 0) prefetch_rows(first);
       const int64_t r = mark(*first);
       sum = sum + V::all(given.crossed[r]) * V::load(S + r * table.k);
       pull += given.crossed[r];
@@ -65,6 +66,7 @@ struct Occurrences {
     const int64_t k = table.k;
     V sum = V::all(0), pull = V::all(0);
     for (; first != last; ++first) {
+      if (b == 0) prefetch_rows(first);
       const int64_t r = row(*first);
       const V value = V::all(x(*first));
       if (given.crossed) {
@@ -110,6 +112,10 @@ struct Occurrences {
   }
 
  private:
+  CROSSFM_INLINE void prefetch_vector(const float* p) const {
+    for (int64_t f = 0; f < table.k; f += 16) prefetch_read(p + f);
+  }
+
   template <int B>
   CROSSFM_INLINE Vec<B> crossed(int64_t r, int64_t b) const {
     return given.reduce_sum ? Vec<B>::all(given.crossed[r]) : Vec<B>::load(given.crossed + r * table.k + b);
