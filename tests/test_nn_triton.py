@@ -313,6 +313,20 @@ def test_ids_out_of_range_count_as_absent() -> None:
     torch.testing.assert_close(got[3][keep.to(DEVICE)], want[3])
 
 
+@pytest.mark.skipif(not ON_CUDA, reason="needs 4 GB, and as much again in the interpreter")
+def test_a_table_of_more_than_two_to_the_31_numbers() -> None:
+    n = 2**27 + 8
+    V = torch.zeros(n, 16, dtype=torch.float16, device=DEVICE)
+    ids = torch.tensor([[n - 1, n - 3], [n - 1, 0]], device=DEVICE)
+    V[ids.flatten()] = torch.arange(1.0, 5.0, device=DEVICE).half()[:, None]
+    inputs = (ids, None, None, None, None, V)
+    _, crossed, _, S = ops.forward(*inputs, 0, False, True, False)
+    assert crossed.tolist() == [3 * 2 * 16, 3 * 4 * 16]
+    up = (None, torch.ones(2, device=DEVICE), None, None)
+    ops.backward_update(*up, *inputs, S, 0, False, True, False, {}, {}, "sgd", {}, {"lr": 1.0})
+    assert V[[n - 1, n - 3, 0], 15].tolist() == [3 - 6, 2 - 3, 4 - 3]
+
+
 @needs_kernels
 def test_fields_out_of_range_are_not_followed() -> None:
     problem = ragged(3)
@@ -455,3 +469,23 @@ def test_without_triton_the_remedy_is_named() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "pip install triton" in run.stdout, run.stderr
+
+
+@pytest.mark.skipif(ON_CUDA, reason="the tests above run what a compiler made")
+def test_the_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("triton_without_gpu.py")
+    # The switches of the interpreter and of the cache are this process's own.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TRITON_")}
+    run = subprocess.run(
+        [sys.executable, str(script)], env={**env, "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.split() == [
+        "pairwise_bwd_kernel",
+        "pairwise_bwd_parts_kernel",
+        "pairwise_fwd_kernel",
+        "pairwise_values_kernel",
+        "pools_fwd_kernel",
+        "update_rows_kernel",
+    ]
