@@ -110,13 +110,17 @@ class Batch(NamedTuple):
 def as_batch(x: Rows | Tensor | Batch, n_features: int, device: torch.device) -> Batch:
     """`Batch.of`, on the device of the parameters and fit for a table of `n_features`.
 
-    Rows go where the parameters are; tensors have to lie there already.
+    Rows go where the parameters are; tensors have to lie there already. While a graph is traced
+    nothing is looked at.
 
     Raises:
         DataError: shapes or types that do not fit together, tensors on different devices, ids out
             of range, offsets that do not rise from 0 to the number of ids.
     """
-    batch = Batch.of(x, device) if isinstance(x, Rows) else Batch.of(x)
+    if isinstance(x, Rows):
+        x.validate(n_features)
+        return Batch.of(x, device)
+    batch = Batch.of(x)
     if torch.compiler.is_compiling():
         return batch  # a graph has no place for a look at the numbers
     ids, offsets = batch.ids, batch.offsets

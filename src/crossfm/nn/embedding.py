@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from crossfm.nn.batch import Batch, as_batch
 from crossfm.nn.ops.fused import RowOptimizer, cross_fused
 from crossfm.nn.ops.operator import Crossed, cross, fields_of
 
-__all__ = ["FieldEmbedding", "id_tensor", "table_parameters"]
+__all__ = ["FieldEmbedding", "id_tensor", "table_parameters", "wants_step"]
 
 
 def table_parameters(module: nn.Module) -> list[nn.Parameter]:
@@ -99,6 +99,8 @@ class FieldEmbedding(nn.Module):
         for name, size in (("n_features", n_features), ("n_factors", n_factors)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise DataError(f"{name} is {size!r}, expected an integer of 1 or more")
+        if dtype is not None and not dtype.is_floating_point:
+            raise DataError(f"dtype is {dtype}, expected floating point")
         if interactions not in INTERACTIONS:
             raise DataError(
                 f"interactions is {interactions!r}, expected one of {', '.join(INTERACTIONS)}."
@@ -107,7 +109,8 @@ class FieldEmbedding(nn.Module):
         if not init_scale >= 0:
             raise DataError(f"init_scale is {init_scale!r}, expected 0 or more")
         self.n_features, self.n_factors = n_features, n_factors
-        self.interactions, self.sparse_grad = interactions, sparse_grad
+        self.interactions: Literal["all", "across_fields"] = interactions
+        self.sparse_grad = sparse_grad
         self.init_scale = float(init_scale)
         of = id_tensor("field_of", field_of, n_features, device)
         self.register_buffer("field_of", of)
@@ -121,7 +124,7 @@ class FieldEmbedding(nn.Module):
             nn.Parameter(torch.empty(rows, device=device, dtype=dtype)) if linear else None
         )
         self.factors = nn.Parameter(torch.empty(rows, n_factors, device=device, dtype=dtype))
-        self.optimizer: RowOptimizer | None = None  # see crossfm.nn.optim.fuse_optimizer
+        self.optimizer: RowOptimizer | None = None  # crossfm.nn.optim.fuse_optimizer sets it
         self.reset_parameters()
         if pretrained is not None:
             given = torch.as_tensor(pretrained)
@@ -165,23 +168,40 @@ class FieldEmbedding(nn.Module):
     ) -> Crossed:
         """The linear and the crossed term, and the pooled vectors when asked, in one pass."""
         batch = self.batch(x)
-        across = self.interactions == "across_fields"
-        fields = fields_of(batch, self.field_of, self.n_fields) if across or pooled else None
+        across, n_fields = self.interactions == "across_fields", self.n_fields
+        fields = None
+        if across or pooled:
+            if n_fields == 0:
+                n_fields = _count_fields(batch, pooled)
+            fields = fields_of(batch, self.field_of, n_fields)
         if self.share is not None:
             batch = batch._replace(ids=self.share[batch.ids], checked=0)
-        stepped = self.optimizer is not None and torch.is_grad_enabled()
-        if stepped and self.factors.requires_grad:
-            assert self.optimizer is not None
+        if self.optimizer is not None and wants_step(self):
             return cross_fused(
                 batch, self.weights, self.factors, self.optimizer,
-                fields=fields, n_fields=self.n_fields, across_fields=across,
+                fields=fields, n_fields=n_fields, across_fields=across,
                 reduce_sum=reduce_sum, pooled=pooled,
             )  # fmt: skip
         return cross(
             batch._replace(fields=fields), self.weights, self.factors,
-            n_fields=self.n_fields, across_fields=across, reduce_sum=reduce_sum, pooled=pooled,
+            n_fields=n_fields, across_fields=across, reduce_sum=reduce_sum, pooled=pooled,
             sparse_grad=self.sparse_grad,
         )  # fmt: skip
+
+
+def wants_step(module: Any) -> bool:
+    """Whether gradients are on and one of the module's tables takes them."""
+    return torch.is_grad_enabled() and any(table.requires_grad for table in module.tables())
+
+
+def _count_fields(batch: Batch, pooled: bool) -> int:
+    """The number of fields that a batch itself names; a pooled shape has to be known before."""
+    if pooled or batch.fields is None:
+        raise DataError(
+            "the field of each feature is not known: give the module field_of=..., or n_fields=..."
+            " and rows that carry fields"
+        )
+    return int(batch.fields.max()) + 1 if batch.fields.numel() else 1
 
 
 def id_tensor(

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from crossfm.data.rows import Rows
-from crossfm.errors import DataError, did_you_mean
-from crossfm.model import INTERACTIONS, FactorModel
-from crossfm.nn.ops.dense import cross_dense, cross_dense_fields
-from crossfm.nn.ops.pairwise import pairwise, pairwise_fields, pairwise_rows
+from crossfm.errors import DataError
+from crossfm.model import FactorModel
+from crossfm.nn.batch import Batch, to_tensor
+from crossfm.nn.embedding import FieldEmbedding
+from crossfm.nn.ops.dense import cross_dense, cross_dense_fields, dense_input, full_precision
 
 if TYPE_CHECKING:
     from crossfm.data.schema import Schema
@@ -39,7 +39,12 @@ class FactorizationMachine(nn.Module):
         interactions: "all" or "across_fields".
         field_of: ``[n_features]``, the field of each id, for "across_fields". Rows that carry
             their own ``fields`` do without.
+        n_fields: number of fields; None: as many as `field_of` names, or as the rows of a batch
+            do.
         init_scale: standard deviation of the initial factors; weights and bias start at zero.
+        sparse_grad: whether lookups give the tables gradients that are sparse by row (for the
+            optimizers of `crossfm.nn.optim`), or dense ones (for any optimizer). Those of a dense
+            input are dense.
         device: of the parameters.
         dtype: of the parameters; None: PyTorch's default.
 
@@ -48,13 +53,14 @@ class FactorizationMachine(nn.Module):
 
           - float ``[batch, n_features]``, of the parameters' type: a value for every feature;
           - int32 or int64 ``[batch, m]``: m feature ids a row, each of value one;
-          - `crossfm.Rows`.
+          - `Batch` or `crossfm.Rows`.
 
         - output: ``[batch]``, or ``(linear [batch], crossed [batch, n_factors])`` with
           ``reduce_sum=False``; linear includes the bias.
 
-    An id that occurs twice in a row of ids counts as two features. Under autocast the module
-    computes in its parameters' type all the same: a difference of squares has no digits to spare.
+    An id that occurs twice in a row of ids counts as two features. Parameters in half precision
+    are summed in float32, and so come the outputs. Under autocast the module computes in its
+    parameters' type all the same: a difference of squares has no digits to spare.
 
     Raises:
         DataError: sizes below 1, or fields that do not fit.
@@ -74,7 +80,6 @@ class FactorizationMachine(nn.Module):
     Machines, eq. 4.
     """
 
-    field_of: Tensor | None
     _by_field: Tensor | None
 
     def __init__(
@@ -85,147 +90,79 @@ class FactorizationMachine(nn.Module):
         interactions: Literal["all", "across_fields"] = "all",
         *,
         field_of: ArrayLike | Tensor | None = None,
+        n_fields: int | None = None,
         init_scale: float = 0.01,
+        sparse_grad: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("n_features", n_features), ("n_factors", n_factors)):
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise DataError(f"{name} is {size!r}, expected a whole number of at least 1")
-        if interactions not in INTERACTIONS:
-            raise DataError(
-                f"interactions is {interactions!r}, expected 'all' or 'across_fields'."
-                + did_you_mean(interactions, INTERACTIONS)
-            )
-        if dtype is not None and not dtype.is_floating_point:
-            raise DataError(f"dtype is {dtype}, expected floating point")
-        self.n_features = n_features
-        self.n_factors = n_factors
+        self.embedding = FieldEmbedding(
+            n_features, n_factors, field_of, n_fields, interactions=interactions,
+            init_scale=init_scale, sparse_grad=sparse_grad, device=device, dtype=dtype,
+        )  # fmt: skip
         self.reduce_sum = reduce_sum
-        self.interactions = interactions
-        self.init_scale = init_scale
-        self.bias = nn.Parameter(torch.empty((), device=device, dtype=dtype))
-        self.weights = nn.Parameter(torch.empty(n_features, device=device, dtype=dtype))
-        self.factors = nn.Parameter(torch.empty(n_features, n_factors, device=device, dtype=dtype))
-        self.register_buffer("field_of", _field_tensor(field_of, n_features, device))
+        self.bias = nn.Parameter(torch.zeros((), device=device, dtype=dtype))
         self.register_buffer("_by_field", None, persistent=False)
         self._field_sizes: list[int] = []
         _order_fields(self)
         self.register_load_state_dict_post_hook(_order_fields)  # type: ignore[no-untyped-call]
-        self.reset_parameters()
+
+    @property
+    def n_features(self) -> int:
+        """Number of feature ids."""
+        return self.embedding.n_features
+
+    @property
+    def n_factors(self) -> int:
+        """Length of each feature's vector."""
+        return self.embedding.n_factors
+
+    @property
+    def interactions(self) -> Literal["all", "across_fields"]:
+        """Which features are crossed."""
+        return self.embedding.interactions
 
     def reset_parameters(self) -> None:
         """Draw the factors anew; set weights and bias to zero."""
         nn.init.zeros_(self.bias)
-        nn.init.zeros_(self.weights)
-        nn.init.normal_(self.factors, std=self.init_scale)
+        self.embedding.reset_parameters()
 
     def extra_repr(self) -> str:
-        """Sizes and options, for ``print``."""
-        return (
-            f"n_features={self.n_features}, n_factors={self.n_factors},"
-            f" reduce_sum={self.reduce_sum}, interactions={self.interactions!r}"
-        )
+        """Options, for ``print``; the sizes are the embedding's."""
+        return f"reduce_sum={self.reduce_sum}"
 
-    def forward(self, x: Tensor | Rows) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor | Rows | Batch) -> Tensor | tuple[Tensor, Tensor]:
         """Logits ``[batch]``, or ``(linear [batch], crossed [batch, n_factors])``.
 
         Raises:
             DataError: another shape or type, ids out of range, broken rows.
         """
-        kind = self.factors.device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            if isinstance(x, Tensor) and x.is_floating_point():
-                x = x.to(self.factors.dtype)
-            with torch.autocast(kind, enabled=False):
-                return self._output(x)
-        return self._output(x)
-
-    def _output(self, x: Tensor | Rows) -> Tensor | tuple[Tensor, Tensor]:
-        if isinstance(x, Rows):
-            linear, crossed = self._of_rows(x)
-        elif not isinstance(x, Tensor):
-            raise DataError(
-                f"x is {type(x).__name__}, expected a tensor or Rows; torch.as_tensor(x) makes one"
-            )
-        elif x.is_floating_point():
+        if isinstance(x, Tensor) and x.is_floating_point():
             linear, crossed = self._of_dense(x)
         else:
-            linear, crossed = self._of_ids(x)
-        if not self.reduce_sum:
-            return linear, crossed
-        return linear + crossed.sum(-1)
+            linear, crossed, _ = self.embedding.cross(x, reduce_sum=self.reduce_sum)
+        linear = self.bias + linear
+        return linear + crossed if self.reduce_sum else (linear, crossed)
 
     def _of_dense(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.dim() != 2 or x.shape[1] != self.n_features:
-            raise DataError(
-                f"x has shape {list(x.shape)}, expected [batch, {self.n_features}]"
-                + ("; a single row needs x.unsqueeze(0)" if x.dim() == 1 else "")
-            )
-        if x.dtype != self.factors.dtype:
-            raise DataError(
-                f"x holds {x.dtype}, the parameters {self.factors.dtype}; convert one of them,"
-                f" x.to({self.factors.dtype}) or module.to({x.dtype})"
-            )
-        linear = self.bias + x @ self.weights  # [batch]
-        if self.interactions == "all":
-            return linear, cross_dense(x, self.factors)
-        if self.field_of is None:
-            raise DataError(_NO_FIELDS)
-        V: Tensor = self.factors
-        if self._by_field is not None:
-            x, V = x[:, self._by_field], V[self._by_field]
-        return linear, cross_dense_fields(x, V, self._field_sizes)
-
-    def _of_ids(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        if ids.dtype not in (torch.int32, torch.int64):
-            raise DataError(
-                f"x holds {ids.dtype}, expected {self.factors.dtype} values, or int32 or int64 ids"
-            )
-        if ids.dim() != 2:
-            raise DataError(f"ids have shape {list(ids.shape)}, expected [batch, features a row]")
-        # A compiled graph has no place for a look at the numbers.
-        if not torch.compiler.is_compiling() and ids.numel():
-            low, high = int(ids.min()), int(ids.max())
-            if low < 0 or high >= self.n_features:
-                raise DataError(
-                    f"ids run from {low} to {high}, expected 0 to {self.n_features - 1}"
-                )
-        linear = self.bias + functional.embedding(ids, self.weights[:, None]).sum((1, 2))
-        u = functional.embedding(ids, self.factors)  # [batch, m, k]
-        if self.interactions == "all":
-            return linear, pairwise(u, reduce_sum=False)
-        if self.field_of is None:
-            raise DataError(_NO_FIELDS)
-        n, m = ids.shape
-        row = torch.arange(n, device=ids.device).repeat_interleave(m)
-        fields = self.field_of[ids.reshape(-1)]
-        return linear, pairwise_fields(u.reshape(n * m, self.n_factors), row, fields, n)
-
-    def _of_rows(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        rows.validate(self.n_features)
-        n, device = len(rows), self.factors.device
-        ids = _tensor(rows.ids).to(device)
-        u = functional.embedding(ids, self.factors)  # [nnz, k]
-        w = self.weights[ids]  # [nnz]
-        if rows.values is not None:
-            values = _tensor(rows.values).to(device, self.factors.dtype)
-            u, w = u * values[:, None], w * values
-        lengths = _tensor(rows.row_lengths()).to(device)
-        row = torch.arange(n, device=device).repeat_interleave(lengths, output_size=rows.nnz)
-        linear = self.bias + w.new_zeros(n).index_add(0, row, w)  # [batch]
-        if self.interactions == "across_fields":
-            if rows.fields is not None:
-                fields = _tensor(rows.fields).to(device, torch.int64)
-            elif self.field_of is not None:
-                fields = self.field_of[ids]
+        tables = self.embedding
+        assert tables.weights is not None
+        x = dense_input(x, tables.factors, tables.optimizer)
+        with full_precision(x):
+            w, V = tables.weights.to(x.dtype), tables.factors.to(x.dtype)
+            linear = x @ w  # [batch]
+            if self.interactions == "all":
+                crossed = cross_dense(x, V)  # [batch, k]
             else:
-                raise DataError(_NO_FIELDS)
-            return linear, pairwise_fields(u, row, fields, n)
-        if rows.offsets is None:
-            return linear, pairwise(u.view(n, rows.row_length, self.n_factors), reduce_sum=False)
-        return linear, pairwise_rows(u, row, n)
+                if tables.field_of is None:
+                    raise DataError(
+                        "the field of each column is not known: give the module field_of=..."
+                    )
+                if self._by_field is not None:
+                    x, V = x[:, self._by_field], V[self._by_field]
+                crossed = cross_dense_fields(x, V, self._field_sizes)
+        return linear, crossed.sum(1) if self.reduce_sum else crossed
 
     @classmethod
     def from_model(
@@ -233,6 +170,7 @@ class FactorizationMachine(nn.Module):
         model: FactorModel,
         reduce_sum: bool = True,
         *,
+        sparse_grad: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> FactorizationMachine:
@@ -241,6 +179,7 @@ class FactorizationMachine(nn.Module):
         Args:
             model: with at least one factor.
             reduce_sum: as in the constructor.
+            sparse_grad: as in the constructor.
             device: of the parameters.
             dtype: of the parameters; None: PyTorch's default.
 
@@ -259,13 +198,15 @@ class FactorizationMachine(nn.Module):
             reduce_sum,
             model.interactions,
             field_of=model.field_of,
+            sparse_grad=sparse_grad,
             device=device,
             dtype=dtype,
         )
         with torch.no_grad():
             module.bias.fill_(model.bias)
-            module.weights.copy_(_tensor(model.weights))
-            module.factors.copy_(_tensor(model.factors))
+            assert module.embedding.weights is not None
+            module.embedding.weights.copy_(to_tensor(model.weights))
+            module.embedding.factors.copy_(to_tensor(model.factors))
         return module
 
     def to_model(
@@ -293,48 +234,24 @@ class FactorizationMachine(nn.Module):
         def array(tensor: Tensor) -> NDArray[np.float32]:
             return tensor.detach().to("cpu", torch.float32).numpy()
 
+        tables = self.embedding
+        assert tables.weights is not None
         return FactorModel(
             float(self.bias.detach()),
-            array(self.weights),
-            array(self.factors),
-            self.interactions,
-            None if self.field_of is None else self.field_of.cpu().numpy(),
+            array(tables.weights),
+            array(tables.factors),
+            tables.interactions,
+            None if tables.field_of is None else tables.field_of.cpu().numpy(),
             schema,
             task,
             metadata or {},
         )
 
 
-_NO_FIELDS = (
-    "interactions 'across_fields' need to know the field of each feature: give the module"
-    " field_of=..., or Rows that carry fields"
-)
-
-
-def _tensor(array: NDArray[Any]) -> Tensor:
-    """A tensor on the array's memory, or on a copy where the array is read-only."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _field_tensor(
-    field_of: ArrayLike | Tensor | None, n_features: int, device: torch.device | str | None
-) -> Tensor | None:
-    if field_of is None:
-        return None
-    fields = field_of.detach().cpu() if isinstance(field_of, Tensor) else np.asarray(field_of)
-    of = np.asarray(fields)
-    if of.dtype.kind not in "iu" or of.shape != (n_features,) or of.min() < 0:
-        raise DataError(
-            f"field_of is {of.dtype} {list(of.shape)}, expected integers of 0 or more,"
-            f" [{n_features}]"
-        )
-    return torch.tensor(of.astype(np.int64), device=device)
-
-
 def _order_fields(module: nn.Module, _: object = None) -> None:
     """Note the order that brings the columns of a field together; again after loading."""
     assert isinstance(module, FactorizationMachine)
-    of = module.field_of
+    of = module.embedding.field_of
     if of is None:
         return
     order = torch.argsort(of, stable=True)

@@ -18,7 +18,10 @@ __all__ = ["RowOptimizer", "cross_fused"]
 
 
 class RowOptimizer(Protocol):
-    """What the backward pass has to know of an optimizer (see `crossfm.nn.optim.fuse`)."""
+    """What the backward pass has to know of an optimizer (see `crossfm.nn.optim.fuse`).
+
+    A module that offers an attribute ``optimizer`` beside its method ``tables()`` is given one.
+    """
 
     kind: str
 
@@ -58,6 +61,19 @@ class _Cross(torch.autograd.Function):
         optimizer.begin_step()
         none: dict[str, Any] = {}
         need_values = bool(ctx.needs_input_grad[2])
+        steps_weights = weights is not None and weights.requires_grad
+        if (weights is not None and not steps_weights) or not factors.requires_grad:
+            rows, gw, gV, gx = kernels_for(factors).backward(
+                gl, gc, gp if pooled else None, None, ids, values, offsets, fields,
+                weights, factors, S, n_fields, across_fields, reduce_sum, need_values, True,
+            )  # fmt: skip
+            for table, grad, steps in (
+                (weights, gw, steps_weights),
+                (factors, gV, factors.requires_grad),
+            ):
+                if steps:  # the other table is frozen
+                    _update(optimizer, rows, grad, table)
+            return None, None, gx.view(values.shape) if need_values else None, None
         gx = kernels_for(factors).backward_update(
             gl, gc, gp if pooled else None, None, ids, values, offsets, fields,
             weights, factors, S, n_fields, across_fields, reduce_sum, need_values,
@@ -66,6 +82,12 @@ class _Cross(torch.autograd.Function):
             none if weights is None else optimizer.hyper_of(weights), optimizer.hyper_of(factors),
         )  # fmt: skip
         return None, None, gx.view(values.shape) if need_values else None, None
+
+
+def _update(optimizer: RowOptimizer, rows: Tensor, grad: Tensor, table: Tensor) -> None:
+    kernels_for(table).update_rows(
+        optimizer.kind, rows, grad, table, optimizer.state_of(table), optimizer.hyper_of(table)
+    )
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -83,8 +105,8 @@ def cross_fused(
 ) -> Crossed:
     """`crossfm.nn.ops.operator.cross`, whose backward pass steps the tables' rows.
 
-    Tables must be leaves that require gradients; their ``.grad`` stays None. A table used twice in
-    one forward pass takes two steps.
+    Tables must be leaves; those that require gradients are stepped, and their ``.grad`` stays
+    None. A table used twice in one forward pass takes two steps.
     """
     options = n_fields, across_fields, reduce_sum, pooled
     linear, crossed, p = _Cross.apply(  # type: ignore[no-untyped-call]

@@ -88,7 +88,13 @@ def _kernels(name: str) -> ModuleType:
 
 
 def kernels_for(factors: Tensor) -> ModuleType:
-    """The module of kernels for a table: forced, or by its device and type."""
+    """The module of kernels for a table: forced, or by its device and type.
+
+    Tables without factors (``[n, 0]``, as `crossfm.nn.Linear` has them) leave the kernels nothing
+    to do: the reference serves them.
+    """
+    if factors.dim() == 2 and factors.shape[1] == 0:
+        return reference
     if _forced:
         return _kernels(_forced[-1])
     if factors.device.type == "cpu" and factors.dtype == torch.float32:
@@ -222,6 +228,13 @@ def _sparse(rows: Tensor, grad: Tensor, table: Tensor) -> Tensor:
     )
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _between_graphs(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The operator outside compiled graphs, which have no place for sparse gradients."""
+    result: tuple[Tensor, Tensor, Tensor, Tensor] = torch.ops.crossfm.pairwise(*arguments)
+    return result
+
+
 def _sum_type(factors: Tensor) -> torch.dtype:
     return torch.float64 if factors.dtype == torch.float64 else torch.float32
 
@@ -295,7 +308,10 @@ def cross(
     values = batch.values
     if values is not None and values.dtype != factors.dtype:
         values = values.to(_sum_type(factors))
-    linear, crossed, p, _ = torch.ops.crossfm.pairwise(
+    call = torch.ops.crossfm.pairwise
+    if sparse_grad and torch.compiler.is_dynamo_compiling() and torch.is_grad_enabled():
+        call = _between_graphs
+    linear, crossed, p, _ = call(
         batch.ids, values, batch.offsets, fields, weights, factors,
         n_fields, across_fields, reduce_sum, pooled, sparse_grad,
     )  # fmt: skip

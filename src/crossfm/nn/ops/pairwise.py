@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossfm.errors import DataError
 
-__all__ = ["half_difference", "pairwise", "pairwise_fields", "pairwise_rows"]
+__all__ = ["half_difference", "pairwise"]
 
 
 def pairwise(v: Tensor, reduce_sum: bool = True) -> Tensor:
@@ -55,49 +55,3 @@ def pairwise(v: Tensor, reduce_sum: bool = True) -> Tensor:
 def half_difference(S: Tensor, Q: Tensor) -> Tensor:
     """``1/2 (S^2 - Q)`` of the sum and the sum of squares, ``[batch, k]`` each."""
     return 0.5 * (S * S - Q)
-
-
-def pairwise_rows(u: Tensor, row: Tensor, n_rows: int) -> Tensor:
-    """`pairwise` for rows of different lengths, the factors kept apart.
-
-    Args:
-        u: ``[nnz, k]``, the vectors ``v_i x_i`` of all rows.
-        row: int64 ``[nnz]``, the row of each.
-        n_rows: rows; some may have no vectors.
-
-    Returns:
-        ``[n_rows, k]``.
-
-    Example:
-        >>> pairwise_rows(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 2, 2]), 3)
-        tensor([[0.],
-                [0.],
-                [6.]])
-    """
-    empty = u.new_zeros(n_rows, u.shape[1])
-    return half_difference(empty.index_add(0, row, u), empty.index_add(0, row, u * u))
-
-
-def pairwise_fields(u: Tensor, row: Tensor, fields: Tensor, n_rows: int) -> Tensor:
-    """`pairwise_rows` after pooling: vectors of one row and field are added up first.
-
-    Args:
-        u: ``[nnz, k]``, the vectors ``v_i x_i`` of all rows.
-        row: int64 ``[nnz]``, the row of each.
-        fields: int64 ``[nnz]``, 0 or more, the field of each, in any order.
-        n_rows: rows.
-
-    Returns:
-        ``[n_rows, k]``, ``sum_{f<g} p_f * p_g``.
-
-    Example:
-        >>> u = torch.tensor([[1.0], [2.0], [3.0]])
-        >>> pairwise_fields(u, torch.tensor([0, 0, 0]), torch.tensor([0, 1, 0]), 1)
-        tensor([[8.]])
-    """
-    if u.shape[0] == 0:
-        return u.new_zeros(n_rows, u.shape[1])
-    n_fields = int(fields.max()) + 1
-    pool, place = torch.unique(row * n_fields + fields, return_inverse=True)
-    pooled = u.new_zeros(len(pool), u.shape[1]).index_add(0, place, u)  # [pools, k]
-    return pairwise_rows(pooled, pool // n_fields, n_rows)
