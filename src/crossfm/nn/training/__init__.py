@@ -1,0 +1,10 @@
+"""Training of networks: batches from Rows, the loop, checkpoints."""
+
+from __future__ import annotations
+
+from crossfm.nn.training.loader import Loader
+from crossfm.nn.training.loop import train
+from crossfm.nn.training.options import TrainingOptions
+from crossfm.nn.training.scoring import score
+
+__all__ = ["Loader", "TrainingOptions", "score", "train"]
