@@ -23,10 +23,11 @@ def check_options(estimator: Any) -> int:
     """
     check_one_of("scale_values", estimator.scale_values, ("auto", False))
     for name in ("warm_start", "shuffle", "deterministic"):
-        check_one_of(name, getattr(estimator, name), (True, False))
+        if hasattr(estimator, name):
+            check_one_of(name, getattr(estimator, name), (True, False))
     verbose = estimator.verbose
     check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose)
-    if estimator.n_jobs is not None:
+    if getattr(estimator, "n_jobs", None) is not None:
         check_count("n_jobs", estimator.n_jobs, -1)
     try:
         return int(check_random_state(estimator.random_state).randint(2**31 - 1))

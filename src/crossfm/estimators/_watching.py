@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.estimators._targets import Targets
+from crossfm.fitting import History, Watch
 from crossfm.metrics import Metric, get_metric
-from crossfm.solvers import History, Watch
 
 __all__ = ["Lines", "expect_a_best", "held_out", "metrics_of", "watch_rows"]
 

@@ -6,20 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
+from numpy.typing import ArrayLike
 
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError
 from crossfm.estimators._base import FMBase
-from crossfm.estimators._machine import Machine
-from crossfm.estimators._targets import ClassTargets
+from crossfm.estimators._predicting import PredictsClasses
 
 __all__ = ["FMClassifier"]
 
 
-class FMClassifier(ClassifierMixin, FMBase):
+class FMClassifier(PredictsClasses, FMBase):
     r"""Factorization machine for classes: clicks, purchases, categories.
 
     Two classes: ``P(y = 1) = sigmoid(w0 + sum_i w_i x_i + sum_{i<j} <v_i, v_j> x_i x_j)``, fitted
@@ -189,52 +186,3 @@ class FMClassifier(ClassifierMixin, FMBase):
         elif classes is None:
             raise DataError("classes must be passed on the first call to partial_fit")
         return self._partial_fit(X, y, sample_weight, classes)
-
-    def decision_function(self, X: Any) -> NDArray[np.float32]:
-        """Raw scores: log odds of the second of two classes ``[n]``, or one a class ``[n, C]``."""
-        return self._scores(X)
-
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Probability of each class, ``[n, C]``."""
-        scores = self._scores(X)
-        found = self._targets.probabilities(scores)
-        return found if found.ndim == 2 else np.stack([1 - found, found], axis=1)
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable label of each row, ``[n]``."""
-        scores = self._scores(X)
-        return self._targets.labels(scores)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Share of the rows whose label is predicted, between 0 and 1.
-
-        Args:
-            X: as in `fit`.
-            y: labels, the name of their column, or None where X carries them.
-            sample_weight: ``[n]``, the name of a column, or None.
-        """
-        scores, y, weight = self._judged(X, y, sample_weight)
-        labels = self._targets.labels(scores)
-        try:
-            if _is_text(y) != _is_text(labels):  # which older scikit-learn finds merely unequal
-                raise TypeError("strings and numbers are compared")
-            return float(accuracy_score(y, labels, sample_weight=weight))
-        except (TypeError, ValueError) as error:
-            known = ", ".join(repr(c) for c in self.classes_[:10].tolist())
-            raise DataError(
-                f"y holds {y[:1].tolist()[0]!r}, the classes are {known}; give labels of their kind"
-            ) from error
-
-    def _learn_targets(
-        self, y: Any, weight: NDArray[Any] | None, classes: Any = None
-    ) -> ClassTargets:
-        return ClassTargets.learn(y, self.class_weight, classes)
-
-    def _adopt(self, machine: Machine, *told: Any, **more: Any) -> None:
-        super()._adopt(machine, *told, **more)
-        self.classes_ = self._targets.classes
-
-
-def _is_text(labels: Any) -> bool:
-    labels = np.asarray(labels)
-    return labels.dtype.kind in "UST" or (labels.size > 0 and isinstance(labels.flat[0], str))

@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
-
 from crossfm.data.schema import Schema
 from crossfm.estimators._base import FMBase
-from crossfm.estimators._targets import NumberTargets
+from crossfm.estimators._predicting import PredictsNumbers
 
 __all__ = ["FMRegressor"]
 
 
-class FMRegressor(RegressorMixin, FMBase):
+class FMRegressor(PredictsNumbers, FMBase):
     r"""Factorization machine for numbers: ratings, prices, times.
 
     ``y = w0 + sum_i w_i x_i + sum_{i<j} <v_i, v_j> x_i x_j`` over the features of a row, fitted to
@@ -154,27 +149,3 @@ class FMRegressor(RegressorMixin, FMBase):
             (5,)
         """
         return self._partial_fit(X, y, sample_weight)
-
-    def predict(self, X: Any) -> NDArray[np.float32]:
-        """Predicted numbers ``[n]``.
-
-        Args:
-            X: as in `fit`. Categories not seen in training count as their field's unknown one.
-        """
-        return self._scores(X)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Coefficient of determination R², at most 1; 0 for always predicting the mean.
-
-        Args:
-            X: as in `fit`.
-            y: targets, the name of their column, or None where X carries them.
-            sample_weight: ``[n]``, the name of a column, or None.
-        """
-        scores, y, weight = self._judged(X, y, sample_weight)
-        return float(r2_score(y, scores, sample_weight=weight))
-
-    def _learn_targets(
-        self, y: Any, weight: NDArray[Any] | None, classes: Any = None
-    ) -> NumberTargets:
-        return NumberTargets.learn(y, weight)
