@@ -36,7 +36,7 @@ $(STAMPS)/venv:
 	@tools/setup.sh venv
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/packages: $(STAMPS)/venv pyproject.toml requirements/pinned.txt
+$(STAMPS)/packages: $(STAMPS)/venv pyproject.toml requirements/pinned.txt requirements/triton.txt
 	@tools/setup.sh packages
 	@touch $@
 

@@ -24,6 +24,7 @@ WANTED = [
     *EXTRAS["dev"],
     *EXTRAS["torch"],
     *EXTRAS["plot"],
+    *EXTRAS["onnx"],
 ]
 
 

@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=${VENV:-.venv}
 PINS=${PINS:-requirements/pinned.txt}
-EXTRAS=${EXTRAS:-dev,torch,plot}
+EXTRAS=${EXTRAS:-dev,torch,plot,onnx}
 LOG=$VENV/setup.log
 
 fail() {
@@ -92,6 +92,9 @@ case "${1:-}" in
     read -ra build <<<"$("$VENV/bin/python" tools/requirements.py --build)"
     read -ra wanted <<<"$("$VENV/bin/python" tools/requirements.py --extras "$EXTRAS")"
     pip_install "${build[@]}" "${wanted[@]}"
+    if [ "$(uname -sm)" = "Linux x86_64" ] && ! "$VENV/bin/python" -c 'import triton' 2>/dev/null; then
+      pip_install --no-deps -r requirements/triton.txt
+    fi
     ;;
   native)
     find_compiler
