@@ -78,9 +78,9 @@ struct Pairs {
     table.k = static_cast<int64_t>(factors.shape(1));
     expect(holds(values, batch.nnz), "values must be as many as ids");
     expect(holds(weights, batch.n_features), "weights must be as many as the rows of factors");
-    // Sorting packs an id and a position into 64 bits.
-    expect(batch.n_features <= INT64_C(1) << 32 && batch.nnz < INT64_C(1) << 32 && batch.n_rows < INT64_C(1) << 32,
-           "tables of more than 2^32 rows and batches of 2^32 features or more are not supported");
+    // Sorting packs an id and a position, or a row, into 64 bits; pools have 32-bit numbers.
+    expect(batch.n_features <= INT64_C(1) << 32 && batch.nnz < INT64_C(1) << 31 && batch.n_rows < INT64_C(1) << 32,
+           "tables of more than 2^32 rows and batches of 2^31 features or more are not supported");
     if (fields) {
       const auto count = static_cast<int64_t>(fields->size());
       batch.fields = fields->data();

@@ -113,6 +113,17 @@ int64_t make_entries(const PairBatch& batch, bool positions, int64_t low_row, in
   return -1;
 }
 
+// How many of the first numbers are in 0..n.
+template <class Int>
+int64_t count_below(const Int* numbers, int64_t count, uint64_t n) {
+  const auto below = [n](Int x) { return static_cast<uint64_t>(static_cast<int64_t>(x)) < n; };
+  bool all = true;
+  for (int64_t i = 0; i < count; ++i) all &= below(numbers[i]);
+  int64_t good = all ? count : 0;
+  while (good < count && below(numbers[good])) ++good;
+  return good;
+}
+
 }  // namespace
 
 Problem check_offsets(const PairBatch& batch) {
@@ -138,10 +149,9 @@ Problem check_fields(const PairBatch& batch) {
   if (!batch.fields) return {};
   const int64_t count = batch.fields_by_column ? batch.row_length : batch.nnz;
   const auto n = static_cast<uint64_t>(batch.n_fields);
-  for (int64_t j = 0; j < count; ++j) {
-    if (static_cast<uint64_t>(batch.field(j, 0)) >= n) return {Problem::field, j};
-  }
-  return {};
+  const int64_t good = batch.wide_fields ? count_below(static_cast<const int64_t*>(batch.fields), count, n)
+                                         : count_below(static_cast<const int32_t*>(batch.fields), count, n);
+  return good == count ? Problem{} : Problem{Problem::field, good};
 }
 
 Problem Groups::group(const PairBatch& batch, bool positions, int threads) {

@@ -13,8 +13,11 @@
 namespace crossfm::CROSSFM_LEVEL {
 namespace {
 
-constexpr int64_t kRowsAtATime = 64;      // rows, and
-constexpr int64_t kFeaturesAtATime = 256; // features, that a thread takes at a time
+// What a thread takes at a time: rows going forward; going backward the features of so many
+// occurrences, since a few features hold most of them; or features that have a gradient already.
+constexpr int64_t kRowsAtATime = 64;
+constexpr int64_t kOccurrencesAtATime = 2048;
+constexpr int64_t kFeaturesAtATime = 256;
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -188,24 +191,36 @@ struct BackwardTeam {
   Occurrences occurrences;
   const PairBackward& out;
   bool simple;
-  Stretches features;
+  Stretches occurrences_left;
   Buffer<float> gradients;  // [threads][apart(k)]: of the row that takes a step
 
   BackwardTeam(const PairBatch& batch, const GroupView& groups, const PairTable& table, const PairGradients& given,
                const PairBackward& o, int threads)
       : occurrences{batch, groups, table, given}, out(o),
         simple(given.crossed && given.reduce_sum && !given.pooled && !given.sum && !batch.values && !groups.row_of),
-        features(groups.count, kFeaturesAtATime), gradients(threads * apart(table.k)) {
+        occurrences_left(groups.nnz, kOccurrencesAtATime), gradients(threads * apart(table.k)) {
     if (!gradients.raw) throw std::bad_alloc();
   }
 };
 
+// The first group that starts at `position` or later.
+int64_t first_group(const GroupView& groups, int64_t position) {
+  int64_t low = 0, high = groups.count;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (groups.starts[middle] < position) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
 CROSSFM_INLINE void prefetch_feature(const BackwardTeam& team, int64_t group) {
-  const GroupView& groups = team.occurrences.groups;
-  const PairTable& table = team.occurrences.table;
+  const Occurrences& all = team.occurrences;
+  const GroupView& groups = all.groups;
+  const PairTable& table = all.table;
   const int64_t id = Occurrences::id(groups.entries[groups.starts[group]]);
   if (team.out.factor_step) prefetch_step(*team.out.factor_step, id, table.factors, table.k);
-  else prefetch_floats(table.factors + id * table.k, table.k);
+  else all.prefetch_vector(table.factors + id * table.k);
   if (team.out.weight_step) prefetch_step(*team.out.weight_step, id, table.weights, 1);
 }
 
@@ -241,7 +256,9 @@ void backward(const PairBatch& batch, const GroupView& groups, const PairTable& 
     parallel(threads, [](int t, void* context) {
       auto& team = *static_cast<BackwardTeam*>(context);
       float* scratch = team.gradients.data + t * apart(team.occurrences.table.k);
-      for (int64_t begin, end; team.features.take(begin, end);) {
+      const GroupView& groups = team.occurrences.groups;
+      for (int64_t from, to; team.occurrences_left.take(from, to);) {
+        const int64_t begin = first_group(groups, from), end = first_group(groups, to);
         for (int64_t g = begin; g < smaller(end, begin + kGroupsAhead); ++g) prefetch_feature(team, g);
         for (int64_t g = begin; g < end; ++g) {
           if (g + kGroupsAhead < end) prefetch_feature(team, g + kGroupsAhead);

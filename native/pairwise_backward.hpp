@@ -35,6 +35,10 @@ struct Occurrences {
     return pool < 0 ? nullptr : groups.pools + pool * table.k;
   }
 
+  CROSSFM_INLINE void prefetch_vector(const float* p) const {
+    for (int64_t f = 0; f < table.k; f += 16) prefetch_read(p + f);
+  }
+
   // Asks for what an occurrence to come will read; called in the first block of factors only.
   CROSSFM_INLINE void prefetch_rows(const uint64_t* at) const {
     at += kOccurrencesAhead;
@@ -112,10 +116,6 @@ struct Occurrences {
   }
 
  private:
-  CROSSFM_INLINE void prefetch_vector(const float* p) const {
-    for (int64_t f = 0; f < table.k; f += 16) prefetch_read(p + f);
-  }
-
   template <int B>
   CROSSFM_INLINE Vec<B> crossed(int64_t r, int64_t b) const {
     return given.reduce_sum ? Vec<B>::all(given.crossed[r]) : Vec<B>::load(given.crossed + r * table.k + b);

@@ -114,7 +114,7 @@ def backward(
         None if weights is None else gw.numpy(), gV.numpy(), gx.numpy() if need_values else None,
         torch.get_num_threads(),
     )  # fmt: skip
-    return rows, gw, gV, gx
+    return rows, gw, gV, gx if values is None else gx.to(values.dtype)
 
 
 def update_rows(
@@ -186,7 +186,7 @@ def backward_update(
         torch.get_num_threads(),
     )  # fmt: skip
     increment_version([factors] if weights is None else [weights, factors])
-    return gx
+    return gx if values is None else gx.to(values.dtype)
 
 
 def _fits(weights: Tensor | None, *tables: Tensor) -> bool:
