@@ -112,18 +112,20 @@ class FieldEmbedding(nn.Module):
         self.interactions: Literal["all", "across_fields"] = interactions
         self.sparse_grad = sparse_grad
         self.init_scale = float(init_scale)
-        of = id_tensor("field_of", field_of, n_features, device)
-        self.register_buffer("field_of", of)
+        of = id_tensor("field_of", field_of, n_features, "cpu")
         named = 0 if of is None else int(of.max()) + 1
         if n_fields is not None and n_fields < named:
             raise DataError(f"n_fields is {n_fields}, field_of names {named} fields")
         self.n_fields = named if n_fields is None else int(n_fields)
-        self.register_buffer("share", id_tensor("share", share, n_features, device))
-        rows = n_features if self.share is None else int(self.share.max()) + 1
+        shared = id_tensor("share", share, n_features, "cpu")
+        rows = n_features if shared is None else int(shared.max()) + 1
         self.weights = (
             nn.Parameter(torch.empty(rows, device=device, dtype=dtype)) if linear else None
         )
         self.factors = nn.Parameter(torch.empty(rows, n_factors, device=device, dtype=dtype))
+        place = self.factors.device
+        self.register_buffer("field_of", None if of is None else of.to(place))
+        self.register_buffer("share", None if shared is None else shared.to(place))
         self.optimizer: RowOptimizer | None = None  # crossfm.nn.optim.fuse_optimizer sets it
         self.reset_parameters()
         if pretrained is not None:

@@ -121,7 +121,6 @@ class BilinearFusion(nn.Module):
                 f" {n_right}"
             )
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.n_heads = n_heads
         self.left = nn.Linear(n_left, 1, bias=False, **place)
         self.right = nn.Linear(n_right, 1, bias=False, **place)
         i, j = n_left // n_heads, n_right // n_heads
@@ -132,8 +131,9 @@ class BilinearFusion(nn.Module):
 
     def forward(self, h: Tensor, g: Tensor) -> Tensor:
         """``[batch]``."""
-        h_parts = h.unflatten(1, (self.n_heads, -1))  # [batch, heads, size]
-        g_parts = g.unflatten(1, (self.n_heads, -1))
+        heads, i, j = self.W.shape
+        h_parts = h.reshape(-1, heads, i)  # [batch, heads, size]
+        g_parts = g.reshape(-1, heads, j)
         crossed = torch.einsum("bhi,hij,bhj->b", h_parts, self.W, g_parts)
         out: Tensor = (self.left(h) + self.right(g)).squeeze(1) + crossed
         return out
@@ -206,15 +206,15 @@ class FinalMLP(Network):
             else nn.Flatten(1)
             for fields in gate_fields
         )
-        self.towers = nn.ModuleList(
+        towers = [
             MLP(
                 self.n_fields * n_factors, sizes, 0, dropout=dropout, batch_norm=batch_norm,
                 activation=activation, **place,
             )
             for sizes in (hidden, hidden if second_hidden is None else second_hidden)
-        )  # fmt: skip
-        n_left, n_right = (tower.n_out for tower in self.towers)
-        self.fusion = BilinearFusion(n_left, n_right, n_heads, **place)
+        ]  # fmt: skip
+        self.towers = nn.ModuleList(towers)
+        self.fusion = BilinearFusion(towers[0].n_out, towers[1].n_out, n_heads, **place)
 
     def forward(self, x: Rows | Tensor | Batch) -> Tensor:
         """Logits ``[batch]``."""

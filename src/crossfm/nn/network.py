@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from crossfm.data.rows import Rows
@@ -16,7 +17,7 @@ from crossfm.nn.embedding import FieldEmbedding
 if TYPE_CHECKING:
     from crossfm.data.schema import Schema
 
-__all__ = ["Network", "check_sizes"]
+__all__ = ["Network", "check_sizes", "sizes_of"]
 
 
 class Network(nn.Module):
@@ -94,13 +95,11 @@ class Network(nn.Module):
             options: of the constructor.
 
         Raises:
-            DataError: a schema that is not fitted.
+            SchemaError: a schema that is not fitted.
+            DataError: something else than a schema.
         """
-        field_of = getattr(schema, "field_of_", None)
-        if field_of is None:
-            raise DataError("the schema is not fitted; schema.fit(frame) reads its categories")
-        n_fields = len(schema.field_names)
-        return cls(schema.n_features_, n_factors, field_of, n_fields, **options)
+        n_features, field_of, n_fields = sizes_of(schema)
+        return cls(n_features, n_factors, field_of, n_fields, **options)
 
     def forward(self, x: Rows | Tensor | Batch) -> Tensor:
         """Logits ``[batch]``."""
@@ -115,3 +114,11 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise DataError(f"{name} is {size!r}, expected an integer of 1 or more")
+
+
+def sizes_of(schema: Schema) -> tuple[int, NDArray[np.int32], int]:
+    """``(n_features, field_of, n_fields)`` of a fitted schema."""
+    n_features = getattr(schema, "n_features_", None)  # says itself when it is not fitted
+    if n_features is None:
+        raise DataError(f"schema is {type(schema).__name__}, expected a fitted crossfm.Schema")
+    return n_features, schema.field_of_, len(schema.field_names)

@@ -122,12 +122,13 @@ class PNN(Network):
                 f"{did_you_mean(str(product), PRODUCTS)}"
             )
         super().__init__(n_features, n_factors, field_of, n_fields, linear=False, **options)
-        self.products = nn.ModuleList()
+        products: list[InnerProducts | OuterProduct] = []
         if product in ("inner", "both"):
-            self.products.append(InnerProducts(self.n_fields, self.bias.device))
+            products.append(InnerProducts(self.n_fields, self.bias.device))
         if product in ("outer", "both"):
-            self.products.append(OuterProduct(n_factors))
-        n_products = sum(part.n_out for part in self.products)
+            products.append(OuterProduct(n_factors))
+        self.products = nn.ModuleList(products)
+        n_products = sum(part.n_out for part in products)
         self.tower = MLP(
             self.n_fields * n_factors + n_products, hidden, dropout=dropout, batch_norm=batch_norm,
             activation=activation, **self.placement,
