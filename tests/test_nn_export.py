@@ -21,9 +21,11 @@ from crossfm import Rows  # noqa: E402
 from crossfm.errors import DataError, MissingExtraError, ModelFileError  # noqa: E402
 from crossfm.nn import export  # noqa: E402
 from crossfm.nn.batch import Batch  # noqa: E402
+from crossfm.nn.build import network_class, networks  # noqa: E402
 from crossfm.nn.deepfm import DeepFM  # noqa: E402
 from crossfm.nn.embedding import FieldEmbedding  # noqa: E402
 from crossfm.nn.export import InputSpec, export_program, to_onnx  # noqa: E402
+from crossfm.nn.fm import FactorizationMachine  # noqa: E402
 
 N, K, FIELDS = 30, 3, 5
 FIELD_OF = np.arange(N) % FIELDS
@@ -151,14 +153,6 @@ class TestOnnx:
             (got,) = run_onnx(tmp_path / "m.onnx", **named(batch))
             assert_close(got, network(batch).detach(), rtol=1e-5, atol=1e-5)
 
-    def test_repeated_places_are_added_up_on_several_threads(self, tmp_path):
-        """ScatterND loses some of them in onnxruntime; ScatterElements does not."""
-        network = make(interactions="all")
-        to_onnx(network, tmp_path / "m.onnx", RAGGED, check=False)
-        batch = batch_of(RAGGED, [20_000, 3, 20_000])
-        (got,) = run_onnx(tmp_path / "m.onnx", **named(batch))
-        assert_close(got, network(batch).detach(), rtol=1e-3, atol=1e-3)
-
     def test_a_file_of_standard_operators_with_speaking_names(self, tmp_path):
         onnx = importlib.import_module("onnx")
         to_onnx(make(), tmp_path / "m.onnx", RAGGED)
@@ -175,6 +169,10 @@ class TestOnnx:
             "ids": ["nnz"], "values": ["nnz"], "offsets": ["batch + 1"], "logits": ["batch"],
         }  # fmt: skip
         assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+        # On several threads ScatterND loses some of what it adds up in one place.
+        batch = batch_of(RAGGED, [20_000, 3, 20_000])
+        (got,) = run_onnx(tmp_path / "m.onnx", **named(batch))
+        assert_close(got, make()(batch).detach(), rtol=1e-3, atol=1e-3)
 
     def test_int32_ids_double_tables_and_fields_of_columns(self, tmp_path):
         network = make(dtype=torch.float64)
@@ -183,6 +181,9 @@ class TestOnnx:
         batch = example._replace(ids=torch.tensor([[5, 6], [7, 5]], dtype=torch.int32))
         (got,) = run_onnx(tmp_path / "m.onnx", **named(batch))
         assert_close(got, network(batch).detach(), rtol=1e-10, atol=1e-10)
+        outside = example._replace(ids=torch.tensor([[5, N]], dtype=torch.int32))
+        with pytest.raises(Exception, match=r"(?i)out of|invalid"):
+            run_onnx(tmp_path / "m.onnx", **named(outside))
 
     def test_shared_rows_of_a_table(self, tmp_path):
         class Shared(nn.Module):
@@ -207,24 +208,15 @@ class TestOnnx:
             to_onnx(make().bfloat16(), tmp_path / "m.onnx", RAGGED)
         assert not list(tmp_path.iterdir())
 
-    def test_ids_out_of_range_are_an_error_of_the_runtime(self, tmp_path):
-        to_onnx(make(), tmp_path / "m.onnx", InputSpec(row_length=2))
-        with pytest.raises(Exception, match=r"(?i)out of|invalid"):
-            run_onnx(tmp_path / "m.onnx", ids=np.array([[0, N]]))
-
-    def test_external_data_lies_beside_the_file(self, tmp_path):
+    def test_parameters_too_large_for_a_file_lie_beside_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(export, "LARGE", 100)
         network, batch = make(hidden=(64,)), batch_of(RAGGED, [2, 3])
-        to_onnx(network, tmp_path / "m.onnx", RAGGED, external_data=True)
+        with pytest.raises(DataError, match="external_data=True"):
+            to_onnx(network, tmp_path / "m.onnx", RAGGED, external_data=False)
+        to_onnx(network, tmp_path / "m.onnx", RAGGED)
         assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data"}
         (got,) = run_onnx(tmp_path / "m.onnx", **named(batch))
         assert_close(got, network(batch).detach())
-
-    def test_too_large_for_one_file(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(export, "LARGE", 100)
-        with pytest.raises(DataError, match="external_data=True"):
-            to_onnx(make(), tmp_path / "m.onnx", RAGGED, external_data=False)
-        to_onnx(make(), tmp_path / "m.onnx", RAGGED, check=False)
-        assert (tmp_path / "m.onnx.data").exists()
 
     def test_a_file_that_differs_is_not_kept(self, tmp_path, monkeypatch):
         (tmp_path / "m.onnx").write_text("the one before")
@@ -245,6 +237,33 @@ class TestOnnx:
 def _scaled(outputs):
     linear, crossed, pooled, S = outputs
     return linear, crossed * 1.01, pooled, S
+
+
+def named_network(name: str):
+    """An export takes a second: the quick run has those whose parts are unlike the others'."""
+    quick = name in {"fm", "ffm", "hofm", "dcn", "xdeepfm"}
+    return pytest.param(name, marks=() if quick else pytest.mark.slow)
+
+
+@needs_onnx
+class TestEveryNetwork:
+    @pytest.mark.parametrize("name", [named_network(name) for name in networks()])
+    def test_onnxruntime_gives_the_same_numbers(self, name, tmp_path):
+        torch.manual_seed(0)
+        network = network_class(name)(N, 4, field_of=FIELD_OF, init_scale=0.5).eval()
+        to_onnx(network, tmp_path / "m.onnx", RAGGED, check=False)
+        for lengths in BATCHES:
+            batch = batch_of(RAGGED, lengths)
+            (got,) = run_onnx(tmp_path / "m.onnx", **named(batch))
+            assert_close(got, network(batch).detach(), rtol=1e-4, atol=1e-4)
+
+    def test_a_machine_on_dense_input_gives_both_terms(self, tmp_path):
+        torch.manual_seed(0)
+        network = FactorizationMachine(5, 3, reduce_sum=False, init_scale=0.5)
+        to_onnx(network, tmp_path / "m.onnx", torch.rand(2, 5))
+        x = torch.rand(7, 5)
+        linear, crossed = run_onnx(tmp_path / "m.onnx", x=x)
+        assert_close((linear, crossed), tuple(part.detach() for part in network(x)))
 
 
 class TestDecompositions:
