@@ -466,6 +466,7 @@ def test_any_number_of_threads_gives_the_same_bits(across: bool) -> None:
             assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_every_instruction_set_level() -> None:
     """The same checks in processes that are held to one level each."""
     selected = "outputs_and_gradients and (17 or 64) or update"
