@@ -25,13 +25,21 @@ if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
     from crossfm.data.fields import Bag, Categorical, Numeric
     from crossfm.data.rows import Rows
     from crossfm.data.schema import Schema
-    from crossfm.estimators import FMClassifier, FMRegressor, load
+    from crossfm.estimators import (
+        DeepClassifier,
+        DeepRegressor,
+        FMClassifier,
+        FMRegressor,
+        load,
+    )
     from crossfm.model import FactorModel
 
 # Where each public name lives.
 _HOME = {
     "Bag": "crossfm.data.fields",
     "Categorical": "crossfm.data.fields",
+    "DeepClassifier": "crossfm.estimators",
+    "DeepRegressor": "crossfm.estimators",
     "FMClassifier": "crossfm.estimators",
     "FMRegressor": "crossfm.estimators",
     "FactorModel": "crossfm.model",
@@ -56,6 +64,8 @@ _MODULES = (
 __all__ = [
     "Bag",
     "Categorical",
+    "DeepClassifier",
+    "DeepRegressor",
     "FMClassifier",
     "FMRegressor",
     "FactorModel",

@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from crossfm.errors import did_you_mean, require
 from crossfm.estimators._saving import load
 from crossfm.estimators.classifier import FMClassifier
 from crossfm.estimators.regressor import FMRegressor
 
-__all__ = ["FMClassifier", "FMRegressor", "load"]
+if TYPE_CHECKING:
+    from crossfm.estimators.deep_classifier import DeepClassifier
+    from crossfm.estimators.deep_regressor import DeepRegressor
+
+__all__ = ["DeepClassifier", "DeepRegressor", "FMClassifier", "FMRegressor", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the estimators that need PyTorch on first touch (PEP 562)."""
+    value: Any
+    if name == "DeepClassifier":
+        require("torch", "torch")
+        from crossfm.estimators.deep_classifier import DeepClassifier as value
+    elif name == "DeepRegressor":
+        require("torch", "torch")
+        from crossfm.estimators.deep_regressor import DeepRegressor as value
+    else:
+        raise AttributeError(f"crossfm.estimators has no {name!r}.{did_you_mean(name, __all__)}")
+    globals()[name] = value
+    return value

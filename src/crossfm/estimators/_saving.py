@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from crossfm.data.schema import Schema
-from crossfm.errors import ModelFileError
+from crossfm.errors import ModelFileError, require
 from crossfm.estimators._features import Features
 from crossfm.estimators._machine import Machine
 from crossfm.estimators._scaling import Scaling
 from crossfm.estimators._targets import ClassTargets, NumberTargets, Targets
 from crossfm.store import load_model, save_model
+from crossfm.store.network_file import holds_network
 
 if TYPE_CHECKING:
     from crossfm.estimators._base import FMBase
 
-__all__ = ["load", "save_estimator"]
+__all__ = ["description", "load", "restored_parameters", "restored_targets", "save_estimator"]
 
 # Parameters that JSON holds as they are; the others come back as their defaults.
 PLAIN = (str, int, float, bool, type(None))
@@ -32,8 +33,15 @@ def save_estimator(
     about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a fitted estimator; see `FMBase.save`."""
+    models = estimator._machine.models()
+    save_model(models, path, precision=cast(Literal["float32", "float16"], precision),
+               metadata=description(estimator, about))  # fmt: skip
+
+
+def description(estimator: Any, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """All of a fitted estimator but its parameters and its schema, for JSON."""
     features = estimator._features
-    metadata = {
+    return {
         "estimator": type(estimator).__name__,
         "parameters": {
             name: plain
@@ -50,12 +58,9 @@ def save_estimator(
         "best_epoch": estimator.best_epoch_,
         "about": dict(about or {}),
     }
-    models = estimator._machine.models()
-    save_model(models, path, precision=cast(Literal["float32", "float16"], precision),
-               metadata=metadata)  # fmt: skip
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], *, network: Any = None) -> Any:
     """Read an estimator that `save` wrote. It predicts the same, to the bit.
 
     Nothing in the file is executed. `partial_fit` goes on from the parameters, with a fresh
@@ -63,9 +68,11 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Args:
         path: a model file.
+        network: for a deep estimator with a network of your own: the module, or the function that
+            makes it, whose weights the file holds.
 
     Returns:
-        an `FMRegressor` or `FMClassifier`.
+        an `FMRegressor`, `FMClassifier`, `DeepRegressor` or `DeepClassifier`.
 
     Raises:
         ModelFileError: no such file; truncated, altered, of a newer version; a model that no
@@ -82,6 +89,11 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     from crossfm.estimators import FMClassifier, FMRegressor
 
+    if holds_network(path):
+        require("torch", "torch")
+        from crossfm.estimators._deep_saving import load_deep
+
+        return load_deep(path, network)
     stored = load_model(path)
     name, found = os.fspath(path), stored.metadata
     kinds = {"FMRegressor": FMRegressor, "FMClassifier": FMClassifier}
@@ -93,10 +105,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         )
     estimator: Any = kinds[kind]()
     try:
-        known = estimator.get_params(deep=False)
-        for parameter, value in found["parameters"].items():
-            if parameter in known:
-                setattr(estimator, parameter, _restored(value))
+        restored_parameters(estimator, found)
         schema = stored.models[0].schema
         if schema is not None:
             estimator.schema = Schema(schema.fields)
@@ -106,7 +115,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         features.scaling = Scaling.from_state(
             found["features"]["scaling"], stored.models[0].n_features
         )
-        targets = _targets(kind, found["targets"], estimator)
+        targets = restored_targets(kind == "FMRegressor", found["targets"], estimator)
         if len(stored.models) != targets.n_outputs or (schema is None) == (
             features.kind == "columns"
         ):
@@ -122,8 +131,17 @@ def load(path: str | os.PathLike[str]) -> Any:
     return estimator
 
 
-def _targets(kind: str, state: dict[str, Any], estimator: Any) -> Targets:
-    if kind == "FMRegressor":
+def restored_parameters(estimator: Any, found: Mapping[str, Any]) -> None:
+    """Give an estimator the parameters of a `description`."""
+    known = estimator.get_params(deep=False)
+    for parameter, value in found["parameters"].items():
+        if parameter in known:
+            setattr(estimator, parameter, _restored(value))
+
+
+def restored_targets(are_numbers: bool, state: dict[str, Any], estimator: Any) -> Targets:
+    """The targets of a `description`."""
+    if are_numbers:
         targets = NumberTargets(float(state["mean"]), float(state["std"]))
         if not (np.isfinite(targets.mean) and np.isfinite(targets.std) and targets.std > 0):
             raise ValueError("a target scale that is not a positive number")

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["StoredModel", "load_model", "read_header", "save_model"]
 
 CHUNK = 1 << 22  # numbers converted or read at a time: 16 MB of float32
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I32": "<i4", "U8": "u1"}
+DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +130,12 @@ def save_model(
     infos = {}
     for name, (dtype, shape, arrays) in tensors.items():
         digest = hashlib.sha256()
-        for chunk in _chunks(arrays, dtype):
+        for chunk in chunks_of(arrays, dtype):
             digest.update(chunk)
         infos[name] = TensorInfo(dtype, shape, digest.hexdigest())
     header = Header(
         format_version=FORMAT_VERSION,
-        crossfm_version=_own_version(),
+        crossfm_version=own_version(),
         n_models=m,
         n_features=n,
         n_factors=k,
@@ -150,14 +152,15 @@ def save_model(
             " strings"
         )
     with replacing(path, ModelFileError) as file:
-        _write_container(file, strings, tensors)
+        write_container(file, strings, tensors)
 
 
-def _write_container(
+def write_container(
     file: BinaryIO,
     strings: dict[str, str],
     tensors: dict[str, tuple[str, tuple[int, ...], list[NDArray[Any]]]],
 ) -> None:
+    """Write a safetensors container: its metadata, and tensors by name as type, shape, parts."""
     entries: dict[str, Any] = {"__metadata__": strings}
     at = 0
     for name, (dtype, shape, _) in tensors.items():
@@ -169,11 +172,11 @@ def _write_container(
     file.write(struct.pack("<Q", len(text)))
     file.write(text)
     for dtype, _, arrays in tensors.values():
-        for chunk in _chunks(arrays, dtype):
+        for chunk in chunks_of(arrays, dtype):
             file.write(chunk)
 
 
-def _chunks(arrays: list[NDArray[Any]], dtype: str) -> Iterator[memoryview]:
+def chunks_of(arrays: list[NDArray[Any]], dtype: str) -> Iterator[memoryview]:
     """The bytes of arrays one after the other, in the file's type, a few rows at a time."""
     for array in arrays:
         width = int(np.prod(array.shape[1:], dtype=np.int64))
@@ -211,7 +214,8 @@ def _checked_alike(parts: list[FactorModel]) -> FactorModel:
     return first
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """Of crossfm."""
     try:
         return version("crossfm")
     except PackageNotFoundError:  # a source tree that was never installed
@@ -232,7 +236,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         >>> header.n_features, header.n_factors, header.precision
         (1, 2, 'float16')
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return _checked_container(os.fspath(path), file)
 
 
@@ -254,7 +258,7 @@ def load_model(path: str | os.PathLike[str]) -> StoredModel:
         crossfm.errors.ModelFileError: ...small.crossfm is not a model file, or was cut short...
     """
     name = os.fspath(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         header = _checked_container(name, file)
         m, n, k = header.n_models, header.n_features, header.n_factors
         bias = np.empty(m, np.float64)
@@ -290,7 +294,7 @@ def load_model(path: str | os.PathLike[str]) -> StoredModel:
     return StoredModel(models, header.metadata, header)
 
 
-def _opened(path: str | os.PathLike[str]) -> Any:
+def opened(path: str | os.PathLike[str]) -> Any:
     """The container, opened by safetensors, which checks its offsets against its size."""
     from safetensors import SafetensorError, safe_open
 

@@ -112,6 +112,10 @@ def parse_header(path: str, metadata: dict[str, str] | None) -> Header:
     """
     metadata = metadata or {}
     text, digest = metadata.get(TEXT_KEY), metadata.get(DIGEST_KEY)
+    if "crossfm_network" in metadata:
+        raise ModelFileError(
+            f"{path} holds a network, not a factorization machine; crossfm.load(path) reads it"
+        )
     if text is None or digest is None:
         raise ModelFileError(
             f"{path} is a safetensors file, but not a crossfm model: its metadata has no"

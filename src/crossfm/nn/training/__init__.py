@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from crossfm.nn.training.assembly import (
+    Layout,
+    OnePerClass,
+    arrays_of,
+    assemble,
+    choose_device,
+    put_arrays,
+)
 from crossfm.nn.training.loader import Loader
 from crossfm.nn.training.loop import train
 from crossfm.nn.training.options import TrainingOptions
 from crossfm.nn.training.scoring import score
 
-__all__ = ["Loader", "TrainingOptions", "score", "train"]
+__all__ = [
+    "Layout",
+    "Loader",
+    "OnePerClass",
+    "TrainingOptions",
+    "arrays_of",
+    "assemble",
+    "choose_device",
+    "put_arrays",
+    "score",
+    "train",
+]
