@@ -22,13 +22,13 @@ from benchmarks.harness import machine
 N_FACTORS = 10
 SEEDS = (0, 1, 2)
 LEAST = 0.97  # test AUC of every network
-BARS = {"nfm": 0.979, "deepfm": 0.982, "dcnv2": 0.982}
-PUBLISHED = {"nfm": 0.9804, "deepfm": 0.9842, "dcnv2": 0.9845}
+BARS = {"nfm": 0.979, "deepfm": 0.982, "dcn": 0.982}
+PUBLISHED = {"nfm": 0.9804, "deepfm": 0.9842, "dcn": 0.9845}
 
 # Words of DeepClassifier.
 TRAINING: dict[str, Any] = {
-    "n_factors": N_FACTORS, "batch_size": 4096, "learning_rate": 1e-3, "n_epochs": 100,
-    "eval_metric": "auc", "patience": 3,
+    "n_epochs": 60, "batch_size": 4096, "solver": "adam", "learning_rate": 1e-3,
+    "learning_rate_dense": 1e-3, "schedule": "plateau", "eval_metric": "auc", "patience": 3,
 }  # fmt: skip
 TOWER: dict[str, Any] = {"hidden": (400, 400, 400), "dropout": 0.2, "batch_norm": True}
 
@@ -46,25 +46,29 @@ class Setting:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
+SHALLOW = Setting({"init_scale": 0.1}, {"learning_rate": 3e-3})
 SETTINGS: dict[str, Setting] = {
-    "fm": Setting(),
-    "hofm": Setting(),
-    "ffm": Setting(),
-    "fwfm": Setting(),
-    "fmfm": Setting(),
-    "afm": Setting(),
+    "fm": SHALLOW,
+    "hofm": SHALLOW,
+    "ffm": SHALLOW,
+    "fwfm": SHALLOW,
+    "fmfm": SHALLOW,
+    "afm": SHALLOW,
     "nfm": Setting({**TOWER, "dropout": 0.4, "batch_norm": False}),
     "deepfm": Setting(TOWER),
     "wide_deep": Setting(TOWER),
     "fnn": Setting(TOWER),
     "pnn": Setting(TOWER),
-    "dcnv2": Setting({**TOWER, "dropout": 0.4}),
-    "xdeepfm": Setting(TOWER),
-    "autoint": Setting({**TOWER, "dropout": 0.1}),
+    "dcn": Setting({**TOWER, "n_layers": 4, "dropout": 0.4}),
+    "xdeepfm": Setting({**TOWER, "cin": (64,)}),
+    "autoint": Setting({**TOWER, "dropout": 0.1, "n_heads": 4}),
     "afn": Setting(TOWER),
     "fibinet": Setting(TOWER),
-    "finalmlp": Setting({"dropout": 0.4}),
-}
+    "finalmlp": Setting(
+        {"hidden": (400,), "second_hidden": (100,), "dropout": 0.4, "batch_norm": True,
+         "n_heads": 5}
+    ),
+}  # fmt: skip
 
 
 class UnknownNetworks(ValueError):
@@ -72,14 +76,12 @@ class UnknownNetworks(ValueError):
 
 
 def chosen(given: str) -> list[str]:
-    """Names from ``all`` or a comma-separated list, in the order of `crossfm.nn.build`.
+    """Names from ``all`` or a comma-separated list, in the order of `SETTINGS`.
 
     Raises:
         UnknownNetworks: which, and what there is.
     """
-    from crossfm.nn.build import NETWORKS
-
-    names = list(NETWORKS)
+    names = list(SETTINGS)
     if given == "all":
         return names
     wanted = [name.strip() for name in given.split(",") if name.strip()]
@@ -92,32 +94,40 @@ def chosen(given: str) -> list[str]:
     return [name for name in names if name in wanted]
 
 
-def options_of(name: str) -> dict[str, Any]:
-    """Options of the estimator for a network."""
-    setting = SETTINGS.get(name, Setting())
-    return {**TRAINING, **setting.training, "network_options": dict(setting.network)}
+def settings_of(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of a network, and of the estimator that trains it."""
+    setting = SETTINGS[name]
+    return dict(setting.network), {**TRAINING, **setting.training}
 
 
 def with_fields(data: Any) -> Any:
     """Frappe's parts with the field of every feature beside it."""
-    field_of = data.field_of
+    parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
     return dataclasses.replace(
         data,
-        **{
-            part: rows.replace(fields=field_of[rows.ids])
-            for part in ("train", "validation", "test")
-            for rows in (getattr(data, part),)
-        },
+        **{name: rows.replace(fields=data.field_of[rows.ids]) for name, rows in parts.items()},
     )
 
 
-def train(name: str, data: Any, seed: int, **options: Any) -> dict[str, Any]:
-    """Train one network with one seed; its test AUC, log loss, epochs, seconds."""
+def train(
+    name: str, data: Any, seed: int, network: Mapping[str, Any], training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train one network with one seed; its test AUC, log loss, epochs, seconds.
+
+    Args:
+        name: of the network.
+        data: a `crossfm.datasets.Frappe` whose rows carry fields.
+        seed: of the initial parameters and of the order of the rows.
+        network: options of the network.
+        training: options of the estimator.
+    """
     from crossfm import DeepClassifier
     from crossfm.metrics import auc, log_loss
 
     started = time.perf_counter()
-    model = DeepClassifier(network=name, random_state=seed, **options)
+    model = DeepClassifier(
+        N_FACTORS, network=name, network_options=dict(network), random_state=seed, **training
+    )  # fmt: skip
     model.fit(data.train, eval_set=data.validation)
     seconds = time.perf_counter() - started
     p = model.predict_proba(data.test)[:, 1]
@@ -126,7 +136,9 @@ def train(name: str, data: Any, seed: int, **options: Any) -> dict[str, Any]:
         "seed": seed,
         "auc": float(auc(data.test.targets, p)),
         "log_loss": float(log_loss(data.test.targets, p)),
+        "validation_auc": max(float(epoch["auc"]) for epoch in model.history_),
         "best_epoch": int(model.best_epoch_),
+        "epochs": len(model.history_),
         "seconds": seconds,
     }
 
@@ -164,7 +176,8 @@ def frappe_networks(
     runs = []
     for name in names:
         for seed in seeds:
-            run = train(name, data, seed, **{**options_of(name), **limit})
+            network, training = settings_of(name)
+            run = train(name, data, seed, network, {**training, **limit})
             runs.append(run)
             say(
                 f"{name}, seed {seed}: AUC {run['auc']:.4f}, log loss {run['log_loss']:.4f},"
@@ -188,6 +201,6 @@ def frappe_networks(
     )
     details = {
         "machine": machine(), "data": title, "runs": runs,
-        "settings": {name: options_of(name) for name in names},
+        "settings": {name: settings_of(name) for name in names},
     }  # fmt: skip
     return Report("quality frappe networks", figures(runs), details)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from benchmarks.workers import Part  # noqa: E402
 from benchmarks.workers.ours_nn import OursNN  # noqa: E402
 from benchmarks.workers.pytorch_nn import LAYOUTS, PlainPyTorch, tower  # noqa: E402
 from benchmarks.workers.steps import Start, held  # noqa: E402
+from crossfm.data.rows import Rows  # noqa: E402
+from crossfm.nn.build import networks as network_names  # noqa: E402
 
 SMALL = ["--max-values", "50", "--threads", "1"]
 
@@ -230,6 +233,43 @@ def test_a_network_is_judged_by_the_mean_of_its_seeds():
         "frappe_auc_afm": (0.965, False),
     }
     assert [figure.bar for figure in found] == [0.979, 0.982, 0.97]
+
+
+def test_every_network_has_a_setting_and_unknown_names_are_refused():
+    assert set(networks.SETTINGS) == set(network_names())
+    assert networks.chosen("all") == list(networks.SETTINGS)
+    assert networks.chosen("deepfm, fm") == ["fm", "deepfm"]
+    assert set(networks.BARS) < set(networks.SETTINGS)
+    for given in ("deepfn", ","):
+        with pytest.raises(networks.UnknownNetworks, match="expected some of fm, hofm"):
+            networks.chosen(given)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_a_network_trains_in_its_setting(name):
+    network, training = networks.settings_of(name)
+    # Small layers, of a size that FinalMLP's five heads divide.
+    network |= {key: (10,) for key in ("hidden", "second_hidden", "cin") if key in network}
+    training |= {"n_epochs": 2, "batch_size": 100}
+    found = networks.train(name, small_frappe(), 0, network, training)
+    assert found["epochs"] == 2
+    assert 0.0 <= found["auc"] <= 1.0
+    assert found["log_loss"] < 2.0
+
+
+def small_frappe():
+    """Three fields of five values, in the form of `crossfm.datasets.Frappe`."""
+    rng = np.random.default_rng(0)
+
+    def rows(n):
+        ids = (rng.integers(0, 5, (n, 3)) + np.array([0, 5, 10])).astype(np.int32)
+        targets = (ids[:, 0] < 2).astype(np.float32)
+        return Rows(ids, targets=targets, fields=ids.ravel() // 5)
+
+    return SimpleNamespace(
+        n_features=15, field_of=np.repeat(np.arange(3), 5).astype(np.int32), rebuilt=True,
+        train=rows(300), validation=rows(100), test=rows(100),
+    )  # fmt: skip
 
 
 def test_networks_belong_to_frappe(capsys):
