@@ -20,10 +20,10 @@ __all__ = ["build", "network_class", "networks"]
 NETWORKS = {
     "fm": ("fm", "FactorizationMachine"),
     "hofm": ("hofm", "HigherOrderFM"),
-    "ffm": ("ffm", "FFM"),
+    "ffm": ("ffm", "FieldAwareFM"),
     "fwfm": ("fwfm", "FwFM"),
     "fmfm": ("fmfm", "FmFM"),
-    "afm": ("afm", "AFM"),
+    "afm": ("afm", "AttentionalFM"),
     "nfm": ("nfm", "NeuralFM"),
     "deepfm": ("deepfm", "DeepFM"),
     "wide_deep": ("wide_deep", "WideDeep"),

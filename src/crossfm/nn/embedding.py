@@ -14,7 +14,7 @@ from crossfm.errors import DataError, did_you_mean
 from crossfm.model import INTERACTIONS
 from crossfm.nn.batch import Batch, as_batch
 from crossfm.nn.ops.fused import RowOptimizer, cross_fused
-from crossfm.nn.ops.operator import Crossed, cross, fields_of
+from crossfm.nn.ops.operator import Crossed, cross, fields_of, take
 
 __all__ = ["FieldEmbedding", "id_tensor", "table_parameters", "wants_step"]
 
@@ -176,8 +176,32 @@ class FieldEmbedding(nn.Module):
             if n_fields == 0:
                 n_fields = _count_fields(batch, pooled)
             fields = fields_of(batch, self.field_of, n_fields)
+        return self._run(batch, fields, n_fields, across, reduce_sum, pooled)
+
+    def each(self, x: Rows | Tensor | Batch) -> tuple[Tensor, Tensor]:
+        """The features one by one, nothing summed up: ``w_i x_i`` ``[nnz]``, ``x_i v_i``.
+
+        They come in the order of the ids. The vectors ``[nnz, k]`` take the memory that `cross`
+        does without.
+        """
+        batch = self.batch(x)
+        ids = batch.ids.reshape(-1, 1)  # every feature a row of its own
+        single = Batch(ids, None if batch.values is None else batch.values.reshape(-1, 1))
+        linear, _, vectors = self._run(single, ids.new_zeros(1), 1, True, True, True)
+        assert vectors is not None
+        return linear, vectors[:, 0]
+
+    def _run(
+        self,
+        batch: Batch,
+        fields: Tensor | None,
+        n_fields: int,
+        across: bool,
+        reduce_sum: bool,
+        pooled: bool,
+    ) -> Crossed:
         if self.share is not None:
-            batch = batch._replace(ids=self.share[batch.ids], checked=0)
+            batch = batch._replace(ids=take(self.share, batch.ids), checked=0)
         if self.optimizer is not None and wants_step(self):
             return cross_fused(
                 batch, self.weights, self.factors, self.optimizer,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["field_pairs"]
+from crossfm.errors import DataError
+
+__all__ = ["check_fields_meet", "field_pairs", "pair_matrix", "pair_places"]
 
 
 def field_pairs(n_fields: int, device: torch.device | str | None = None) -> Tensor:
@@ -15,3 +19,42 @@ def field_pairs(n_fields: int, device: torch.device | str | None = None) -> Tens
     [[0, 0, 1], [1, 2, 2]]
     """
     return torch.triu_indices(n_fields, n_fields, 1, device=device)
+
+
+def pair_places(n_fields: int, device: torch.device | str | None = None) -> Tensor:
+    """The number of the pair (f, g) at ``f * n_fields + g``; where f >= g, the number of pairs.
+
+    >>> pair_places(3).view(3, 3).tolist()
+    [[3, 0, 1], [3, 3, 2], [3, 3, 3]]
+    """
+    f, g = field_pairs(n_fields, device)
+    places = torch.full((n_fields * n_fields,), len(f), device=device)
+    places[f * n_fields + g] = torch.arange(len(f), device=device)
+    return places
+
+
+def pair_matrix(parameters: Tensor, places: Tensor) -> Tensor:
+    """Parameters of pairs, ``[pairs, ...]``, above the diagonal of a matrix ``[F, F, ...]``.
+
+    Multiplying by it takes O(F k) memory a row, where the pairs side by side take O(F^2 k).
+
+    >>> pair_matrix(torch.tensor([1.0, 2.0, 3.0]), pair_places(3)).tolist()
+    [[0.0, 1.0, 2.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]]
+    """
+    n_fields = round(places.numel() ** 0.5)
+    rest = parameters.shape[1:]
+    padded = torch.cat([parameters, parameters.new_zeros(1, *rest)])
+    return padded.index_select(0, places).view(n_fields, n_fields, *rest)
+
+
+def check_fields_meet(network: str, options: dict[str, Any]) -> None:
+    """DataError where a network that has parameters for pairs of fields is to cross features.
+
+    >>> check_fields_meet("FwFM", {"interactions": "across_fields"})
+    """
+    found = options.get("interactions", "across_fields")
+    if found != "across_fields":
+        raise DataError(
+            f"interactions is {found!r}, and {network} crosses the pooled vectors of its fields:"
+            " leave it at 'across_fields'"
+        )
