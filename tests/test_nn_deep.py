@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import nn_oracle
 import numpy as np
@@ -375,7 +380,7 @@ def log_loss_after(score, parameters, y, steps):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(score(), y)
         loss.backward()
         optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 @each
@@ -514,3 +519,35 @@ def test_wrong_input(name):
         network(torch.zeros(2, 3))
     with pytest.raises(DataError, match=r"x is list"):
         network([[0, 1]])
+
+
+# Two processes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    if not torch.distributed.is_available():
+        pytest.skip("this PyTorch comes without torch.distributed")
+    worker = Path(__file__).with_name("nn_ddp.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, worker, str(rank), str(tmp_path / "meeting")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=180)
+            assert process.returncode == 0, err
+            worst = json.loads(out.splitlines()[-1])
+            assert set(worst) == {f"{n}, {way}" for n in DEEP for way in ("dense", "sparse")}
+            assert max(worst.values()) < 1e-12, worst  # float64, the same sums in two parts
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
