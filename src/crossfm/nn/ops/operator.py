@@ -31,7 +31,7 @@ from crossfm.errors import DataError, did_you_mean
 from crossfm.nn.batch import Batch
 from crossfm.nn.ops import reference
 
-__all__ = ["Crossed", "cross", "fields_of", "implementation", "kernels_for"]
+__all__ = ["Crossed", "cross", "fields_of", "implementation", "kernels_for", "take"]
 
 IMPLEMENTATIONS = ("reference", "cpu", "triton")
 
@@ -255,13 +255,22 @@ def fields_of(batch: Batch, field_of: Tensor | None, n_fields: int) -> Tensor:
                 "the field of each feature is not known: give the module field_of=..., or rows that"
                 " carry fields"
             )
-        return field_of[batch.ids]
+        return take(field_of, batch.ids)
     fields = batch.fields
     if not torch.compiler.is_compiling() and fields.numel():
         low, high = (int(end) for end in torch.aminmax(fields))
         if low < 0 or high >= n_fields:
             raise DataError(f"fields run from {low} to {high}, expected 0 to {n_fields - 1}")
     return fields
+
+
+def take(numbers: Tensor, ids: Tensor) -> Tensor:
+    """``numbers[ids]`` for numbers ``[n]``, many times as fast on a CPU.
+
+    >>> take(torch.tensor([4, 5, 6]), torch.tensor([[2, 0]]))
+    tensor([[6, 4]])
+    """
+    return numbers.index_select(0, ids.reshape(-1)).view(ids.shape)
 
 
 def cross(

@@ -231,10 +231,12 @@ def _rows_of(table: Tensor) -> Tensor:
 def _touched(grad: Tensor) -> tuple[Tensor, Tensor]:
     """Rows, rising and each once, and their gradients."""
     if grad.is_sparse:
-        grad = grad.coalesce()
         if grad.sparse_dim() != 1:
             return _touched(grad.to_dense())
-        return grad.indices()[0], grad.values()
+        rows = grad._indices()[0]
+        if not bool((rows[1:] > rows[:-1]).all()):  # autograd forgets that they rise
+            grad = grad.coalesce()
+        return grad._indices()[0], grad._values()
     grad = _rows_of(grad)
     rows = (grad if grad.dim() == 1 else grad.flatten(1).any(1)).nonzero().squeeze(1)
     return rows, grad[rows]
