@@ -42,7 +42,7 @@ Sample = dict[str, Tensor]
 
 
 class InputSpec(NamedTuple):
-    """What a network is fed, where there is no batch at hand to show it.
+    """What a network is fed, where there is no batch at hand to show it. Ids are int64.
 
     Attributes:
         row_length: number of features in every row (ids ``[batch, m]``); None: rows of any
