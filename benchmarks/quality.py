@@ -186,6 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--peers", default="", help="movielens-100k beside: myfm, xlearn")
     parser.add_argument("--networks", nargs="?", const="all", metavar="NAMES",
                         help="frappe: the networks of crossfm.nn, all or a,b")  # fmt: skip
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="networks: of the runs")
     parser.add_argument("--epochs", type=int, help="networks: at most so many, for a first look")
     parser.add_argument("--check", action="store_true", help="end with JSON; exit 1 on a miss")
     arguments = parser.parse_args(argv)
@@ -205,7 +206,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.what == "movielens-100k":
             report = movielens_100k(named)
         elif arguments.networks:
-            report = frappe_networks(arguments.networks, n_epochs=arguments.epochs)
+            seeds = [int(seed) for seed in arguments.seeds.split(",")]
+            report = frappe_networks(arguments.networks, seeds=seeds, n_epochs=arguments.epochs)
         else:
             report = frappe()
     except (

@@ -16,7 +16,6 @@ log_loss = functional.binary_cross_entropy_with_logits
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sparse_adam": torch.optim.SparseAdam,
     "adagrad": torch.optim.Adagrad,
-    "sgd": torch.optim.SGD,
 }
 
 
