@@ -118,7 +118,7 @@ class FieldAwareFM(Network):
         linear, u = self.embedding.each(batch)
         u = u.to(linear.dtype)  # [nnz, F k]
         T = u.new_zeros(n * F, F * k).index_add(0, pools, u)
-        own = torch.arange(len(pools), device=u.device) * F + pools % F
+        own = torch.arange(pools.shape[0], device=u.device) * F + pools % F
         u_own = u.reshape(-1, k).index_select(0, own)  # [nnz, k], x_i v_{i,f(i)}
         squares = u.new_zeros(n * F, k).index_add(0, pools, u_own * u_own)
         T_own = T.view(n, F, F, k).diagonal(dim1=1, dim2=2).transpose(1, 2)  # [n, F, k], T_ff
