@@ -23,7 +23,7 @@ from crossfm.nn.training import TrainingOptions, assemble, train
 __all__ = ["DeepBase"]
 
 # Step size of the tables where none is given.
-RATES = {"adam": 2e-3, "adagrad": 0.05, "rowwise_adagrad": 0.05, "ftrl": 0.1}
+RATES = {"rowwise_adagrad": 0.05, "adagrad": 0.05, "adam": 0.01, "ftrl": 0.1}
 LEAST_BATCH, MOST_BATCH, STEPS = 32, 4096, 50  # rows a step: a fiftieth of all, within bounds
 
 

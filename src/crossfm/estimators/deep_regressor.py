@@ -27,8 +27,8 @@ class DeepRegressor(PredictsNumbers, DeepBase):
         network_options: a dict of the network's own options, such as ``{"hidden": (400, 400),
             "dropout": 0.2}``.
         solver: of the vectors and linear weights, of which a step touches only those of its rows:
-            "adam" (lazy), "adagrad", "rowwise_adagrad" or "ftrl".
-        learning_rate: of the same; None: 0.002 for "adam", 0.1 for "ftrl", else 0.05.
+            "rowwise_adagrad", "adagrad", "adam" (lazy) or "ftrl".
+        learning_rate: of the same; None: 0.05, for "adam" 0.01, for "ftrl" 0.1.
         learning_rate_dense: of the layers of the network, by AdamW.
         n_epochs: passes over the rows at most.
         batch_size: rows a step; None: a fiftieth of the rows, from 32 to 4,096.
@@ -87,7 +87,7 @@ class DeepRegressor(PredictsNumbers, DeepBase):
         *,
         network: Any = "deepfm",
         network_options: Mapping[str, Any] | None = None,
-        solver: str = "adam",
+        solver: str = "rowwise_adagrad",
         learning_rate: float | None = None,
         learning_rate_dense: float = 1e-3,
         n_epochs: int = 50,

@@ -75,7 +75,7 @@ def train(
         >>> ids = np.array([[0, 2], [0, 3], [1, 2], [1, 3]] * 50)
         >>> rows = Rows(ids, targets=(ids[:, 0] + ids[:, 1] == 3).astype(np.float32))
         >>> network = DeepFM(4, 4, field_of=[0, 0, 1, 1], hidden=(16,))
-        >>> options = TrainingOptions(n_epochs=30, batch_size=20, learning_rate=0.01)
+        >>> options = TrainingOptions(n_epochs=30, batch_size=20, learning_rate=0.1)
         >>> history = train(network, rows, options)
         >>> history.epochs[-1].loss < 0.1 < history.epochs[0].loss
         True

@@ -12,7 +12,7 @@ __all__ = ["LOSSES", "SCHEDULES", "TABLE_OPTIMIZERS", "TrainingOptions"]
 
 LOSSES = ("logistic", "squared", "softmax")
 SCHEDULES = ("constant", "cosine", "plateau")
-TABLE_OPTIMIZERS = ("adagrad", "rowwise_adagrad", "adam", "ftrl")
+TABLE_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "adam", "ftrl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class TrainingOptions:
             (targets 0 .. C-1, logits ``[batch, C]``). The mean of a batch, weights respected.
         n_epochs: passes over the rows at most.
         batch_size: rows a step at most.
-        optimizer: of the tables: "adagrad", "rowwise_adagrad", "adam" (lazy) or "ftrl".
+        optimizer: of the tables: "rowwise_adagrad", "adagrad", "adam" (lazy) or "ftrl".
         learning_rate: of the tables.
         l2_linear: penalty ``l2 / 2 * w_i^2`` of each linear weight that a batch touches, against
             the loss of a single row.
@@ -49,8 +49,8 @@ class TrainingOptions:
     loss: Literal["logistic", "squared", "softmax"] = "logistic"
     n_epochs: int = 20
     batch_size: int = 4096
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
+    optimizer: str = "rowwise_adagrad"
+    learning_rate: float = 0.05
     l2_linear: float = 0.0
     l2_factors: float = 0.0
     learning_rate_dense: float = 1e-3
