@@ -79,7 +79,7 @@ class HigherOrderFM(Network):
         check_sizes(n_factors=n_factors, order=order)
         if order < 2:
             raise DataError(f"order is {order}, expected 2 or more; order 1 is crossfm.nn.Linear")
-        if interactions == "all" and field_of is None and n_fields is None:
+        if interactions != "across_fields" and field_of is None and n_fields is None:
             n_fields = 0  # no fields are needed
         super().__init__(
             n_features, n_factors * (1 if shared else order - 1), field_of, n_fields,
