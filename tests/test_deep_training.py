@@ -63,10 +63,8 @@ def network(seed=0, **options):
 
 
 def options(**changed):
-    return TrainingOptions(
-        **{"n_epochs": 3, "batch_size": 100, "learning_rate": 0.02, "optimizer": "adam", "seed": 5}
-        | changed
-    )
+    given = {"n_epochs": 3, "batch_size": 100, "optimizer": "adam", "learning_rate": 0.02}
+    return TrainingOptions(**given | {"seed": 5} | changed)
 
 
 def log_loss_watch(rows, patience=0):
