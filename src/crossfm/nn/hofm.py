@@ -29,8 +29,7 @@ class HigherOrderFM(Network):
     of the fields take the place of the features. Order 2 is `crossfm.nn.FactorizationMachine`.
 
     Costs O(m k order^2) a row of m features (fields), O(m k order) with shared vectors; a batch's
-    vectors ``x_i v_i`` are in memory, about twice for each order above 2. Of rows of different
-    lengths nothing is padded.
+    vectors ``x_i v_i`` are in memory, about twice for each order above 2.
 
     Args:
         n_features: number of feature ids.
@@ -114,13 +113,10 @@ class HigherOrderFM(Network):
             m = batch.ids.shape[1]
             crossed = self._crossed(u.view(n, m, u.shape[1]), degrees)
             return self.bias + linear.view(n, m).sum(1) + crossed
-        row = feature_rows(batch)
-        longest = None  # a graph has no place for a look at the numbers
-        if n and not torch.compiler.is_compiling():
-            longest = int(batch.offsets.diff().max())
+        row, offsets = feature_rows(batch), batch.offsets
 
         def of_rows(v: Tensor, order: int) -> list[Tensor]:
-            return degrees_of_rows(v, row, n, order, longest)
+            return degrees_of_rows(v, row, offsets, order)
 
         linear = linear.new_zeros(n).index_add(0, row, linear)
         return self.bias + linear + self._crossed(u, of_rows)

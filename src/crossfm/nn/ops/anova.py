@@ -18,6 +18,8 @@ from crossfm.errors import DataError
 
 __all__ = ["anova", "degrees", "degrees_of_rows"]
 
+LONGEST = 2**24  # features of a row, in exported graphs
+
 
 def anova(v: Tensor, order: int, reduce_sum: bool = True) -> Tensor:
     r"""Sum of the products of all sets of `order` of a row's vectors.
@@ -73,32 +75,44 @@ def degrees(v: Tensor, order: int) -> list[Tensor]:
     return _degrees(v, order, before, lambda c: c.sum(1))
 
 
-def degrees_of_rows(
-    v: Tensor, row: Tensor, n_rows: int, order: int, longest: int | None = None
-) -> list[Tensor]:
-    """`degrees` of rows of any length, without padding: ``[n_rows, k]`` each.
+def degrees_of_rows(v: Tensor, row: Tensor, offsets: Tensor, order: int) -> list[Tensor]:
+    """`degrees` of rows of any length: ``[n_rows, k]`` each.
 
-    The running sums of rows are made side by side in ``log2(longest)`` passes, each of which adds
-    the sums that end 1, 2, 4, ... features before: O(nnz k order log(longest)).
+    Rows of similar lengths are padded, to twice their numbers at most. Of others, and in graphs,
+    the running sums of all rows are made side by side in ``log2`` of the longest row's length
+    passes, each of which adds the sums that end 1, 2, 4, ... features before. (The difference of
+    running sums over the whole batch would let a row's large numbers spoil the rows after it.)
 
     Args:
         v: ``[nnz, k]``, the features of a row together.
-        row: int64 ``[nnz]``, the row of each feature, rising.
-        n_rows: number of rows.
+        row: int64 ``[nnz]``, the row of each feature.
+        offsets: int64 ``[n_rows + 1]``.
         order: the highest degree.
-        longest: number of features that no row has more of; None: all of them might be of one row.
 
     Example:
-        >>> v, row = torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([0, 0, 2, 2])
-        >>> degrees_of_rows(v, row, 3, 2)[1].tolist()
+        >>> v = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+        >>> row, offsets = torch.tensor([0, 0, 2, 2]), torch.tensor([0, 2, 2, 4])
+        >>> degrees_of_rows(v, row, offsets, 2)[1].tolist()
         [[2.0], [0.0], [12.0]]
     """
-    longest = v.shape[0] if longest is None else longest
+    n, nnz, k = offsets.shape[0] - 1, v.shape[0], v.shape[1]
+    if torch.compiler.is_exporting():
+        longest = LONGEST  # a loop over the example's number of features would stay in the file
+    elif torch.compiler.is_compiling():
+        longest = nnz
+    else:
+        longest = int(offsets.diff().max()) if n else 0
+        if n * longest <= 2 * nnz:
+            place = row * longest + torch.arange(nnz, device=v.device) - offsets[row]
+            padded = v.new_zeros(n * longest, k).index_copy(0, place, v)
+            return degrees(padded.view(n, longest, k), order)
+    at = torch.arange(nnz, device=v.device)
 
     def shifted(c: Tensor, by: int) -> Tensor:
         """What lies `by` features before in the same row, or zero."""
-        same = (row[by:] == row[:-by])[:, None]
-        return pad(torch.where(same, c[:-by], torch.zeros_like(c[:-by])), (0, 0, by, 0))
+        origin = (at - by).clamp(min=0)
+        same = (at >= by) & (row.index_select(0, origin) == row)
+        return torch.where(same[:, None], c.index_select(0, origin), 0.0)
 
     def before(c: Tensor) -> Tensor:
         c, by = shifted(c, 1), 1
@@ -107,7 +121,7 @@ def degrees_of_rows(
         return c
 
     def total(c: Tensor) -> Tensor:
-        return c.new_zeros(n_rows, c.shape[1]).index_add(0, row, c)
+        return c.new_zeros(n, k).index_add(0, row, c)
 
     return _degrees(v, order, before, total)
 
