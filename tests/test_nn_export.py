@@ -70,7 +70,7 @@ def run_onnx(path, **inputs):
     ]
 
 
-BATCHES = [[3], [0], [], [0, 0], [2, 0, 5, 1], [7] * 40]
+BATCHES = [[3], [0], [], [0, 0], [2, 0, 5, 1], [7] * 40, [1, 100, 2]]
 
 
 class TestProgram:
@@ -130,6 +130,23 @@ class TestProgram:
 
         with pytest.raises(DataError, match="Odd cannot be exported"):
             export_program(Odd(), batch_of(RAGGED, [2, 3]))
+
+    def test_a_graph_for_some_sizes_only_is_refused(self):
+        class Doubling(nn.Module):
+            n_features = N
+
+            def __init__(self):
+                super().__init__()
+                self.inner = make()
+
+            def forward(self, x):
+                logits, by = self.inner(x), 1
+                while by < x.n_rows:
+                    logits, by = logits + 1, 2 * by
+                return logits
+
+        with pytest.raises(DataError, match="goes by the size of the batch"):
+            export_program(Doubling(), RAGGED)
 
 
 needs_onnx = pytest.mark.skipif(

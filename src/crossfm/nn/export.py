@@ -36,7 +36,7 @@ __all__ = ["InputSpec", "export_program", "to_onnx"]
 
 LARGE = 1_900_000_000  # bytes: an ONNX file itself ends at 2 GiB
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}  # of the largest output
-_INDEX = (torch.int32, torch.int64)
+SAMPLES = ((1, 1), (2, 5), (19, 40))  # rows, and features of the longest one
 
 Sample = dict[str, Tensor]
 
@@ -114,13 +114,21 @@ def export_program(
     with _predicting(network), _quiet():
         try:
             network(*_arguments(given))  # what is wrong with the example is said here
-            return _trace(network, _sample_like(network, given, 3))
-        except (DataError, ModelFileError):
+            program = _trace(network, _sample_like(given, 3))
+        except DataError:
             raise
         except Exception as error:
             raise DataError(
                 f"{type(network).__name__} cannot be exported: {_first_line(error)}"
             ) from error
+    for size, held in program.range_constraints.items():
+        if str(held.upper) != "int_oo" or not held.lower <= 2:
+            raise DataError(
+                f"{type(network).__name__} cannot be exported: its forward pass goes by the size of"
+                f" the batch, so that the graph would hold for {held.lower} <= {size} <="
+                f" {held.upper} only"
+            )
+    return program
 
 
 def to_onnx(
@@ -250,7 +258,7 @@ def _sample_from(network: nn.Module, spec: InputSpec, device: torch.device) -> S
     return {name: part.to(device) for name, part in sample.items()}
 
 
-def _sample_like(network: nn.Module, given: Sample, n_rows: int) -> Sample:
+def _sample_like(given: Sample, n_rows: int, longest: int = 5) -> Sample:
     """As many rows, made of the given ones' entries."""
     rng = np.random.default_rng(n_rows)
 
@@ -268,7 +276,7 @@ def _sample_like(network: nn.Module, given: Sample, n_rows: int) -> Sample:
         }
     lengths = rng.integers(0, 6, n_rows)
     lengths[: n_rows // 2 : 2] = 0  # some are empty
-    lengths[-1] = 5
+    lengths[-1] = longest
     index = rng.integers(0, 1 << 30, lengths.sum())
     sample = {name: take(part, index) for name, part in given.items() if name != "offsets"}
     ends = torch.from_numpy(np.append(0, lengths.cumsum()))
@@ -430,7 +438,7 @@ def _check(network: nn.Module, path: Path, given: Sample) -> None:
         str(path), providers=["CPUExecutionProvider"]
     )
     names = {one.name for one in session.get_inputs()}
-    for sample in (given, *(_sample_like(network, given, n) for n in (1, 2, 19))):
+    for sample in (given, *(_sample_like(given, n, length) for n, length in SAMPLES)):
         with torch.no_grad():
             wanted = network(*_arguments(sample))
         fed = {name: part.cpu().numpy() for name, part in sample.items() if name in names}
