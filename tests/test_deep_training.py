@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -393,6 +394,19 @@ def test_an_interrupt_in_the_first_epoch_is_raised(monkeypatch):
         train(net, clicks(), options(), progress=interrupt_at(1))
     assert net.embedding.optimizer is None
     assert np.isfinite(score(net, clicks())).all()
+
+
+def test_a_signal_is_an_interrupt(monkeypatch):
+    at_every_batch(monkeypatch)
+    before = signal.getsignal(signal.SIGINT)
+
+    def progress(event, told):
+        if event == "rows" and told["epoch"] == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    history = train(network(), clicks(), options(), progress=progress)
+    assert (history.stopped, len(history.epochs)) == ("interrupted", 1)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_short_rest_of_an_epoch_is_finished():

@@ -24,6 +24,7 @@ __all__ = ["DeepBase"]
 
 # Step size of the tables where none is given.
 RATES = {"rowwise_adagrad": 0.05, "adagrad": 0.05, "adam": 0.01, "ftrl": 0.1}
+L2_FACTORS = 0.3
 LEAST_BATCH, MOST_BATCH, STEPS = 32, 4096, 50  # rows a step: a fiftieth of all, within bounds
 
 
@@ -89,7 +90,7 @@ class DeepBase(EstimatorBase):
             optimizer=self.solver,
             learning_rate=_plain(rate),
             l2_linear=_plain(0.0 if self.l2_linear is None else self.l2_linear),
-            l2_factors=_plain(0.0 if self.l2_factors is None else self.l2_factors),
+            l2_factors=_plain(L2_FACTORS if self.l2_factors is None else self.l2_factors),
             learning_rate_dense=_plain(self.learning_rate_dense),
             weight_decay=_plain(self.weight_decay),
             clip_norm=_plain(self.clip_norm),

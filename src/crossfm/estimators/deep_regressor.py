@@ -33,7 +33,7 @@ class DeepRegressor(PredictsNumbers, DeepBase):
         n_epochs: passes over the rows at most.
         batch_size: rows a step; None: a fiftieth of the rows, from 32 to 4,096.
         l2_linear: penalty of the linear weights that a batch touches; None: 0.
-        l2_factors: the same for the vectors.
+        l2_factors: the same for the vectors; None: 0.3.
         weight_decay: of the layers' matrices.
         clip_norm: longest gradient of the layers; None: any.
         schedule: of both learning rates: "constant", "cosine" or "plateau" (a fifth after each
