@@ -52,7 +52,13 @@ def app_uses(n=1500, seed=0):
 # --- learning -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("network", ["deepfm", "nfm", "dcn", "wide_deep"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        "deepfm",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("nfm", "dcn", "wide_deep")),
+    ],
+)
 def test_learns_what_no_column_tells_alone(network):
     X, y = app_uses()
     fresh, truth = app_uses(500, seed=1)
@@ -72,9 +78,9 @@ def test_learns_what_no_column_tells_alone(network):
 
 
 def test_numbers_on_their_own_scale():
-    X, y = ratings(2000)
-    model = regressor(n_epochs=20).fit(X, 1000 * y - 7)
-    shifted, plain = model.score(X, 1000 * y - 7), regressor(n_epochs=20).fit(X, y).score(X, y)
+    X, y = ratings(1000)
+    model = regressor(n_epochs=12).fit(X, 1000 * y - 7)
+    shifted, plain = model.score(X, 1000 * y - 7), regressor(n_epochs=12).fit(X, y).score(X, y)
     assert shifted == pytest.approx(plain, abs=0.02)
     assert plain > 0.8
     deviation = np.sqrt(2 * model.history_[-1]["loss"])  # half the squared error, on y's scale
@@ -86,9 +92,9 @@ def test_raw_columns_of_a_matrix():
     import scipy.sparse
 
     X, y = numbers(1200)
-    dense = regressor(n_epochs=25).fit(X[:900], y[:900])
+    dense = regressor(n_epochs=15).fit(X[:900], y[:900])
     assert dense.score(X[900:], y[900:]) > 0.8
-    sparse = regressor(n_epochs=25).fit(scipy.sparse.csr_array(X[:900]), y[:900])
+    sparse = regressor(n_epochs=15).fit(scipy.sparse.csr_array(X[:900]), y[:900])
     np.testing.assert_allclose(sparse.predict(X[900:]), dense.predict(X[900:]), rtol=1e-4)
     np.testing.assert_allclose(
         dense.predict(scipy.sparse.csr_array(X[900:])), dense.predict(X[900:]), rtol=1e-5
