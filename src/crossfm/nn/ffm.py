@@ -13,7 +13,6 @@ from crossfm.nn.batch import Batch
 from crossfm.nn.embedding import id_tensor
 from crossfm.nn.features import feature_pools
 from crossfm.nn.network import Network, check_sizes
-from crossfm.nn.pairs import field_pairs
 
 __all__ = ["FieldAwareFM"]
 
@@ -62,9 +61,6 @@ class FieldAwareFM(Network):
     Source: Juan et al. 2016, Field-aware Factorization Machines for CTR Prediction, section 3.
     """
 
-    here: Tensor
-    there: Tensor
-
     def __init__(
         self,
         n_features: int,
@@ -86,9 +82,6 @@ class FieldAwareFM(Network):
             interactions=interactions, **options,
         )  # fmt: skip
         self._n_factors = n_factors
-        f, g = field_pairs(self.n_fields, self.bias.device)
-        self.register_buffer("here", f * self.n_fields + g, persistent=False)
-        self.register_buffer("there", g * self.n_fields + f, persistent=False)
 
     @property
     def n_factors(self) -> int:
@@ -106,11 +99,7 @@ class FieldAwareFM(Network):
             x = batch
         linear, _, T = tables.cross(x, pooled=True)
         assert T is not None
-        return self.bias + linear + self._between(T.view(-1, F * F, k).to(linear.dtype))
-
-    def _between(self, T: Tensor) -> Tensor:
-        """``sum_{f<g} <T_fg, T_gf>`` of ``[batch, F F, k]``: ``[batch]``."""
-        return (T.index_select(1, self.here) * T.index_select(1, self.there)).sum((1, 2))
+        return self.bias + linear + _between(T.view(-1, F, F, k).to(linear.dtype))
 
     def _with_pairs_inside(self, batch: Batch, pools: Tensor) -> Tensor:
         """Logits of rows that may hold several features of a field."""
@@ -121,10 +110,38 @@ class FieldAwareFM(Network):
         own = torch.arange(pools.shape[0], device=u.device) * F + pools % F
         u_own = u.reshape(-1, k).index_select(0, own)  # [nnz, k], x_i v_{i,f(i)}
         squares = u.new_zeros(n * F, k).index_add(0, pools, u_own * u_own)
-        T_own = T.view(n, F, F, k).diagonal(dim1=1, dim2=2).transpose(1, 2)  # [n, F, k], T_ff
+        T = T.view(n, F, F, k)
+        T_own = T.diagonal(dim1=1, dim2=2).transpose(1, 2)  # [n, F, k], T_ff
         inside = 0.5 * (T_own * T_own - squares.view(n, F, k)).sum((1, 2))
         linear = linear.new_zeros(n * F).index_add(0, pools, linear).view(n, F).sum(1)
-        return self.bias + linear + self._between(T.view(n, F * F, k)) + inside
+        return self.bias + linear + _between(T) + inside
+
+
+class _Between(torch.autograd.Function):
+    """``1/2 sum_{f!=g} <T_fg, T_gf>``, whose gradient is T turned round: one pass over it."""
+
+    @staticmethod
+    def forward(ctx: Any, T: Tensor) -> Tensor:
+        ctx.save_for_backward(T)
+        return (T.transpose(1, 2) * _off_diagonal(T)).mul_(T).sum((1, 2, 3)) * 0.5
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (T,) = ctx.saved_tensors
+        return T.transpose(1, 2) * (_off_diagonal(T) * grads[0][:, None, None, None])
+
+
+def _off_diagonal(T: Tensor) -> Tensor:
+    """Ones, and zeros where f = g: ``[F, F, 1]``."""
+    return (1 - torch.eye(T.shape[1], dtype=T.dtype, device=T.device))[:, :, None]
+
+
+def _between(T: Tensor) -> Tensor:
+    """``sum_{f<g} <T_fg, T_gf>`` of ``[batch, F, F, k]``: ``[batch]``."""
+    if torch.compiler.is_compiling():  # compilers fuse the products themselves
+        return (T.transpose(1, 2) * _off_diagonal(T) * T).sum((1, 2, 3)) * 0.5
+    crossed: Tensor = _Between.apply(T)  # type: ignore[no-untyped-call]
+    return crossed
 
 
 def _meet_inside(pools: Tensor) -> bool:
