@@ -227,3 +227,28 @@ def test_embeddings_compile_and_copy(mode):
     compiled(ids).sum().backward()
     counts = torch.bincount(ids.reshape(-1), minlength=N).float()
     torch.testing.assert_close(embedding.factors.grad, counts[:, None].expand(N, K))
+
+
+# --- columns of one field -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field_of", [[0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 2, 2]])
+def test_columns_of_one_field_pool_as_their_ids_do(field_of):
+    """Ids in blocks: columns of one field, and a column of two, against fields given one by one."""
+    torch.manual_seed(0)
+    embedding = nn.FieldEmbedding(6, 3, field_of=field_of, interactions="across_fields")
+    for ids in ([[0, 2, 4], [1, 3, 5]], [[0, 2, 4], [2, 3, 5]], [[5, 0, 1], [4, 1, 0]]):
+        batch = nn.Batch(torch.tensor(ids))
+        named = batch._replace(fields=torch.tensor(field_of)[batch.ids])
+        got, want = embedding.cross(batch, pooled=True), embedding.cross(named, pooled=True)
+        for one, other in zip(got, want, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_fields_that_are_loaded_count():
+    """Whether ids stand in blocks is looked at again after loading."""
+    mixed = nn.FieldEmbedding(4, 2, field_of=[0, 1, 0, 1], interactions="across_fields")
+    blocks = nn.FieldEmbedding(4, 2, field_of=[0, 0, 1, 1], interactions="across_fields")
+    blocks.load_state_dict(mixed.state_dict())
+    ids = torch.tensor([[0, 1], [2, 3]])
+    torch.testing.assert_close(blocks(ids), mixed(ids))

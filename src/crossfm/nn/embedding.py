@@ -77,6 +77,7 @@ class FieldEmbedding(nn.Module):
 
     field_of: Tensor | None
     share: Tensor | None
+    _in_blocks: bool
 
     def __init__(
         self,
@@ -125,6 +126,8 @@ class FieldEmbedding(nn.Module):
         self.factors = nn.Parameter(torch.empty(rows, n_factors, device=device, dtype=dtype))
         place = self.factors.device
         self.register_buffer("field_of", None if of is None else of.to(place))
+        self.register_load_state_dict_post_hook(_note_blocks)  # type: ignore[no-untyped-call]
+        _note_blocks(self)
         self.register_buffer("share", None if shared is None else shared.to(place))
         self.optimizer: RowOptimizer | None = None  # crossfm.nn.optim.fuse_optimizer sets it
         self.reset_parameters()
@@ -175,8 +178,30 @@ class FieldEmbedding(nn.Module):
         if across or pooled:
             if n_fields == 0:
                 n_fields = _count_fields(batch, pooled)
-            fields = fields_of(batch, self.field_of, n_fields)
+            fields = self._fields_of_columns(batch)
+            if fields is None:
+                fields = fields_of(batch, self.field_of, n_fields)
         return self._run(batch, fields, n_fields, across, reduce_sum, pooled)
+
+    def _fields_of_columns(self, batch: Batch) -> Tensor | None:
+        """``[m]`` where every column of ids ``[batch, m]`` is of one field, as a schema's are.
+
+        The kernels do without a field for every single id then.
+        """
+        ids = batch.ids
+        if (
+            torch.compiler.is_compiling()
+            or not self._in_blocks
+            or batch.fields is not None
+            or ids.dim() != 2
+            or ids.numel() == 0
+            or ids.device.type != "cpu"  # elsewhere the look would be a wait
+        ):
+            return None
+        assert self.field_of is not None
+        low, high = torch.aminmax(ids, dim=0)  # ids between two of one field are of that field
+        fields = take(self.field_of, low)
+        return fields if torch.equal(fields, take(self.field_of, high)) else None
 
     def each(self, x: Rows | Tensor | Batch) -> tuple[Tensor, Tensor]:
         """The features one by one, nothing summed up: ``w_i x_i`` ``[nnz]``, ``x_i v_i``.
@@ -213,6 +238,13 @@ class FieldEmbedding(nn.Module):
             n_fields=n_fields, across_fields=across, reduce_sum=reduce_sum, pooled=pooled,
             sparse_grad=self.sparse_grad,
         )  # fmt: skip
+
+
+def _note_blocks(module: Any, _: object = None) -> None:
+    """Note whether the ids of each field stand together; again after loading."""
+    of = module.field_of
+    known = of is not None and of.device.type != "meta"
+    module._in_blocks = known and bool((of[1:] >= of[:-1]).all())
 
 
 def wants_step(module: Any) -> bool:
