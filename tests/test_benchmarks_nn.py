@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="PyTorch is an extra: pip install 'crossfm[torch]'")
 
 from benchmarks import networks, nn, quality  # noqa: E402
 from benchmarks.harness import Disagreement, Entry, Runs  # noqa: E402

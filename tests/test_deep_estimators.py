@@ -135,7 +135,7 @@ def test_holding_out_by_itself():
 
 
 def test_frames_rows_files_and_batches_agree(tmp_path):
-    pa = pytest.importorskip("pyarrow")
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     X, y = app_uses(600)

@@ -111,4 +111,4 @@ def test_names_of_the_package():
     assert cf.FMRegressor is FMRegressor
     assert {"FMRegressor", "FMClassifier", "load", "explain"} <= set(cf.__all__)
     assert issubclass(SchemaError, ValueError)
-    assert Numeric("x") is not None
+    assert cf.Numeric is Numeric

@@ -292,8 +292,12 @@ def test_compiles_whole(mode):
     fm, x = make(3, mode), torch.randn(5, N, dtype=torch.float64)
     compiled = torch.compile(fm, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), fm(x), rtol=RTOL, atol=1e-10)
-    compiled(x).sum().backward()
-    assert fm.embedding.factors.grad is not None
+    weight = torch.linspace(-1, 2, 5, dtype=torch.float64)
+    (compiled(x) * weight).sum().backward()
+    parameters = list(fm.parameters())
+    want = torch.autograd.grad((fm(x) * weight).sum(), parameters)
+    for parameter, gradient in zip(parameters, want, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=RTOL, atol=1e-10)
     with torch.no_grad():
         for ids in (torch.randint(0, N, (5, 4)), nn.Batch(torch.tensor([0, 5]), offsets=ENDS)):
             torch.testing.assert_close(compiled(ids), fm(ids), rtol=RTOL, atol=1e-10)

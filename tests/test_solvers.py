@@ -105,13 +105,28 @@ def test_penalties_per_field_match_the_oracle(base):
     compare(options, rows, field_of)
 
 
-def test_an_id_repeated_in_a_row_is_stepped_once_an_occurrence():
+@by_solver
+@pytest.mark.parametrize("lookups", [True, False])
+def test_an_id_repeated_in_a_row_is_stepped_once_an_occurrence(base, lookups):
     rng = np.random.default_rng(4)
-    ids = rng.integers(0, 6, (40, 4))
-    rows = Rows(ids, rng.normal(size=ids.size), targets=rng.integers(0, 2, 40))
+    ids = rng.integers(0, 6, (40, 5))
+    values = None if lookups else rng.normal(size=ids.size)
+    rows = Rows(ids, values, targets=rng.integers(0, 2, 40))
     assert rows.validate().has_repeats
-    options = with_(SGD(learning_rate=0.05), n_factors=4, loss="logistic")
+    options = with_(base, n_factors=4, loss="logistic")
     compare(options, rows, np.zeros(6, np.int32))
+
+
+def test_vectors_of_rows_of_one_feature_stay():
+    """Nothing is crossed, so their gradient is 0: a rounding error would be a whole step here."""
+    rows = Rows(np.arange(7)[:, None], targets=np.arange(7) % 2)
+    options = AdaGrad(n_factors=5, loss="logistic", init_scale=1.0, initial_accumulator=1e-30)
+    trainer = FusedTrainer(with_(options, l2_factors=0.0), 7)
+    ready = trainer.prepare(rows)
+    before = trainer.models()[0].factors.copy()
+    trainer.train(ready)
+    assert before.all()
+    np.testing.assert_array_equal(trainer.models()[0].factors, before)
 
 
 # --- the loop ----------------------------------------------------------------------------------
