@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,7 @@ class Task:
     seed: int
 
 
-class EstimatorBase(BaseEstimator):
+class EstimatorBase(BaseEstimator, ABC):
     """`fit` and what reads its results, for machines and networks.
 
     A subclass trains (`_train`) and scores (`_score_rows`); its machine holds ``features`` and
@@ -68,16 +69,17 @@ class EstimatorBase(BaseEstimator):
     _features: Features
     _targets: Any  # Targets; each estimator knows which
 
+    @abstractmethod
     def _learn_targets(self, y: Any, weight: NDArray[Any] | None, classes: Any = None) -> Any:
-        raise NotImplementedError
+        """How y is read."""
 
+    @abstractmethod
     def _train(self, task: Task) -> tuple[Any, History]:
         """The trained machine, and what happened."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _score_rows(self, rows: Rows) -> NDArray[np.float32]:
         """Raw scores of rows whose values are as they came."""
-        raise NotImplementedError
 
     def _check(self) -> int:
         """Check the parameters that have nothing to do with data; a seed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Network", "check_sizes", "sizes_of"]
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Base of the networks: tables in ``embedding``, a ``bias``; a subclass adds ``forward``.
 
     Args:
@@ -101,9 +102,9 @@ class Network(nn.Module):
         n_features, field_of, n_fields = sizes_of(schema)
         return cls(n_features, n_factors, field_of, n_fields, **options)
 
+    @abstractmethod
     def forward(self, x: Rows | Tensor | Batch) -> Tensor:
         """Logits ``[batch]``."""
-        raise NotImplementedError
 
 
 def check_sizes(**sizes: int) -> None:
