@@ -144,28 +144,37 @@ class Operator:
     def __init__(self, tables: Tables, kernels: Any = None) -> None:
         import torch
 
+        from crossfm.nn.ops.arguments import Options, Step, Steps
         from crossfm.nn.ops.operator import kernels_for
 
         self.weights, self.factors = tables.weights.clone(), tables.factors.clone()
-        self.states = [{"a": torch.zeros_like(self.weights)} for _ in range(2)]
         self.kernels = kernels or kernels_for(self.factors)
-        self.hyper = {"lr": LEARNING_RATE, "l2": 0.0, "eps": 1e-10}
+        hyper = {"lr": LEARNING_RATE, "l2": 0.0, "eps": 1e-10}
+        self.options = Options(0, across_fields=False, reduce_sum=True)
+        self.steps = Steps(*[
+            Step("rowwise_adagrad", {"a": torch.zeros_like(self.weights)}, hyper)
+            for _ in range(2)
+        ])  # fmt: skip
+
+    def inputs(self, ids: Any) -> Any:
+        from crossfm.nn.ops.arguments import Inputs
+
+        return Inputs(ids, None, None, None, self.weights, self.factors)
 
     def forward(self, ids: Any) -> tuple[Any, ...]:
-        return self.kernels.forward(
-            ids, None, None, None, self.weights, self.factors, 0, False, True, False
-        )
+        return self.kernels.forward(self.inputs(ids), self.options)
 
     def step(self, ids: Any, targets: Any) -> Any:
         import torch
+
+        from crossfm.nn.ops.arguments import Upstream
 
         linear, crossed, _, S = self.forward(ids)
         logits = linear + crossed
         g = (torch.sigmoid(logits) - targets) / len(targets)
         self.kernels.backward_update(
-            g, g, None, None, ids, None, None, None, self.weights, self.factors, S, 0, False,
-            True, False, *self.states, "rowwise_adagrad", self.hyper, self.hyper,
-        )  # fmt: skip
+            Upstream(g, g, None, None), self.inputs(ids), S, self.options, False, self.steps
+        )
         return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
 
 

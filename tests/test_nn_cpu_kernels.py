@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from crossfm import _native  # noqa: E402
 from crossfm.errors import DataError  # noqa: E402
 from crossfm.nn.ops import cpu  # noqa: E402
+from crossfm.nn.ops.arguments import Inputs, Options, Step, Steps, Upstream  # noqa: E402
 
 RTOL = 1e-5  # float32 sums of tens of terms, relative to the largest entry of an array
 F = 5  # fields
@@ -147,26 +148,26 @@ def tensor(array: np.ndarray | None) -> Any:
     return None if array is None else torch.from_numpy(np.ascontiguousarray(array))
 
 
-def inputs(case: Case) -> tuple[Any, ...]:
-    return tuple(
-        tensor(a)
-        for a in (case.ids, case.values, case.offsets, case.fields, case.weights, case.factors)
-    )
+def inputs(case: Case) -> Inputs:
+    arrays = (case.ids, case.values, case.offsets, case.fields, case.weights, case.factors)
+    return Inputs(*map(tensor, arrays))
 
 
-def grads(case: Case) -> tuple[Any, ...]:
-    return tuple(tensor(a) for a in (case.gl, case.gc, case.gp, case.gS))
+def grads(case: Case) -> Upstream:
+    return Upstream(*map(tensor, (case.gl, case.gc, case.gp, case.gS)))
+
+
+def options(case: Case) -> Options:
+    return Options(F, case.across, case.reduce_sum, case.pooled)
 
 
 def forward(case: Case) -> tuple[Any, ...]:
-    return cpu.forward(*inputs(case), F, case.across, case.reduce_sum, case.pooled)
+    return cpu.forward(inputs(case), options(case))
 
 
 def backward(case: Case, sparse: bool = True, need_values: bool = True) -> tuple[Any, ...]:
     S = forward(case)[3]
-    return cpu.backward(
-        *grads(case), *inputs(case), S, F, case.across, case.reduce_sum, need_values, sparse
-    )
+    return cpu.backward(grads(case), inputs(case), S, options(case), need_values, sparse)
 
 
 def close(got: Any, want: np.ndarray, scale: float | None = None) -> None:
@@ -276,13 +277,10 @@ def both(case: Case, message: str) -> None:
         forward(case)
     S = torch.zeros(case.n_rows, case.factors.shape[1])
     with pytest.raises(DataError, match=message):
-        cpu.backward(*grads(case), *inputs(case), S, F, case.across, True, True, True)
-    before = case.factors.copy()
+        cpu.backward(grads(case), inputs(case), S, options(case), True, True)
+    before, step = case.factors.copy(), Step("sgd", {}, {"lr": 1.0})
     with pytest.raises(DataError, match=message):
-        cpu.backward_update(
-            *grads(case), *inputs(case), S, F, case.across, True, False, {}, {}, "sgd",
-            {"lr": 1.0}, {"lr": 1.0},
-        )  # fmt: skip
+        cpu.backward_update(grads(case), inputs(case), S, options(case), False, Steps(step, step))
     np.testing.assert_array_equal(case.factors, before)
 
 
@@ -324,9 +322,9 @@ def test_fields_out_of_range(bad: int, columns: bool) -> None:
 def test_an_unknown_optimizer_and_rows_out_of_range() -> None:
     table, grad = torch.zeros(3, 2), torch.zeros(1, 2)
     with pytest.raises(DataError, match=r"unknown optimizer 'adagard'.*Did you mean 'adagrad'"):
-        cpu.update_rows("adagard", torch.tensor([0]), grad, table, {}, {"lr": 0.1})
+        cpu.update_rows(torch.tensor([0]), grad, table, Step("adagard", {}, {"lr": 0.1}))
     with pytest.raises(DataError, match=r"rows\[0\] = 3, expected 0 to 2"):
-        cpu.update_rows("sgd", torch.tensor([3]), grad, table, {}, {"lr": 0.1})
+        cpu.update_rows(torch.tensor([3]), grad, table, Step("sgd", {}, {"lr": 0.1}))
 
 
 # --- steps ----------------------------------------------------------------------------------
@@ -392,7 +390,7 @@ def test_update_rows(kind: str, k: int) -> None:
     tensors = {name: torch.from_numpy(s) for name, s in state.items()}
     p = torch.from_numpy(table)
     version = p._version
-    cpu.update_rows(kind, torch.from_numpy(rows), torch.from_numpy(g), p, tensors, HYPER)
+    cpu.update_rows(torch.from_numpy(rows), torch.from_numpy(g), p, Step(kind, tensors, HYPER))
     close(p, want)
     for name, s in tensors.items():
         close(s, want_state[name])
@@ -414,12 +412,11 @@ def test_backward_update_is_backward_then_update(kind: str, k: int, across: bool
     tables = inputs(case)
     sw = {name: torch.from_numpy(s) for name, s in weights_state.items()}
     sV = {name: torch.from_numpy(s) for name, s in factors_state.items()}
-    gx = cpu.backward_update(
-        *grads(case), *tables, S, F, across, True, True, sw, sV, kind, HYPER, HYPER
-    )
+    steps = Steps(Step(kind, sw, HYPER), Step(kind, sV, HYPER))
+    gx = cpu.backward_update(grads(case), tables, S, options(case), True, steps)
     close(gx, want["gx"])
-    close(tables[4], want_w)
-    close(tables[5], want_V)
+    close(tables.weights, want_w)
+    close(tables.factors, want_V)
     for got, expected in ((sw, want_sw), (sV, want_sV)):
         for name, s in got.items():
             close(s, expected[name])
@@ -432,10 +429,9 @@ def test_a_table_that_is_not_contiguous_steps_too() -> None:
     wide = torch.zeros(N, 6)
     factors = wide[:, ::2]
     factors.copy_(torch.from_numpy(case.factors))
-    arguments = [*inputs(case)[:5], factors, forward(case)[3], F, False, True, False]
-    cpu.backward_update(
-        *grads(case), *arguments, {}, {}, "sgd", {"lr": 0.1}, {"lr": 0.1, "l2": 0.0}
-    )
+    strided = inputs(case)._replace(factors=factors)
+    steps = Steps(None, Step("sgd", {}, {"lr": 0.1, "l2": 0.0}))
+    cpu.backward_update(grads(case), strided, forward(case)[3], options(case), False, steps)
     close(factors, want)
 
 
@@ -450,15 +446,13 @@ def test_any_number_of_threads_gives_the_same_bits(across: bool) -> None:
     try:
         for count in (1, 2, 3, 7):
             torch.set_num_threads(count)
-            tables = [t.clone() if t is not None else None for t in inputs(case)]
+            tables = Inputs(*[None if t is None else t.clone() for t in inputs(case)])
             outputs = [*forward(case), *backward(case)]
             state = {"a": torch.full((3000,), 0.1)}, {"a": torch.full((3000,), 0.1)}
-            cpu.backward_update(
-                *grads(case), *tables, outputs[3], F, across, True, False, *state,
-                "rowwise_adagrad", HYPER, HYPER,
-            )  # fmt: skip
-            assert not torch.equal(tables[5], inputs(case)[5])
-            results.append([*outputs, tables[4], tables[5], state[0]["a"], state[1]["a"]])
+            steps = Steps(*[Step("rowwise_adagrad", part, HYPER) for part in state])
+            cpu.backward_update(grads(case), tables, outputs[3], options(case), False, steps)
+            assert not torch.equal(tables.factors, inputs(case).factors)
+            results.append([*outputs, tables.weights, tables.factors, state[0]["a"], state[1]["a"]])
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:

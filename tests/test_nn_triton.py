@@ -34,6 +34,7 @@ elif ON_CUDA:
     from crossfm.nn.ops import triton as ops
 
 from crossfm.errors import DataError  # noqa: E402
+from crossfm.nn.ops.arguments import Inputs, Options, Step, Steps, Upstream  # noqa: E402
 
 pytestmark = [
     # Triton 3.9 announces a later default of its compiler.
@@ -58,6 +59,10 @@ class Problem(NamedTuple):
 
     def to(self, device: str) -> Problem:
         return Problem(*[a.to(device) if torch.is_tensor(a) else a for a in self])
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(*self[:6])
 
     def rows(self) -> list[list[tuple[int, int, int]]]:
         """Of each row: place in the batch, id and field of each feature."""
@@ -161,16 +166,16 @@ def expected_gradients(out: Any, leaves: Any, upstream: list[Any]) -> list[Any]:
     ]
 
 
-def sent(tensors: list[Any]) -> list[Any]:
-    return [None if t is None else t.to(DEVICE) for t in tensors]
+def sent(tensors: list[Any]) -> Upstream:
+    return Upstream(*[None if t is None else t.to(DEVICE) for t in tensors])
 
 
 def check(
     problem: Problem, across: bool, reduce: bool, pooled: bool, which: str = "lcps", sparse=True
 ) -> None:
     """Outputs and all gradients of one problem."""
-    there = problem.to(DEVICE)
-    got = ops.forward(*there, across, reduce, pooled)
+    inputs, options = problem.to(DEVICE).inputs, Options(problem.n_fields, across, reduce, pooled)
+    got = ops.forward(inputs, options)
     out, leaves = double_sum(problem, across, reduce)
     half = HALF.get(problem.factors.dtype, 0.0)
     close(got[0], out[0] if problem.weights is not None else out[0] * 0)
@@ -186,9 +191,7 @@ def check(
     upstream = upstream_of(problem, out, which)
     dw, dV, dx = expected_gradients(out, leaves, upstream)
     need = problem.values is not None
-    rows, gw, gV, gx = ops.backward(
-        *sent(upstream), *there[:6], got[3], problem.n_fields, across, reduce, need, sparse
-    )
+    rows, gw, gV, gx = ops.backward(sent(upstream), inputs, got[3], options, need, sparse)
     if sparse:
         seen = sorted(set(problem.ids.reshape(-1).tolist()))
         assert rows.tolist() == seen
@@ -264,7 +267,7 @@ def test_half_precision_tables_are_summed_in_float32(dtype: Any, across: bool) -
 def test_double_precision() -> None:
     problem = ragged(3, torch.float64)
     problem = problem._replace(values=problem.values.double())
-    got = ops.forward(*problem.to(DEVICE), True, True, False)
+    got = ops.forward(problem.to(DEVICE).inputs, Options(3, True, True, False))
     out, _ = double_sum(problem, across=True, reduce=True)
     close(got[1], out[1], 1e-13)
 
@@ -280,12 +283,13 @@ def test_no_features(rows: int) -> None:
     empty = torch.zeros(0, dtype=torch.int64)
     problem = Problem(empty, None, torch.zeros(rows + 1, dtype=torch.int64), empty, torch.ones(4),
                       torch.ones(4, 2), 2).to(DEVICE)  # fmt: skip
-    linear, crossed, pooled, S = ops.forward(*problem, True, False, True)
+    options = Options(2, True, False, True)
+    linear, crossed, pooled, S = ops.forward(problem.inputs, options)
     assert linear.tolist() == [0.0] * rows
     assert crossed.tolist() == S.tolist() == [[0.0, 0.0]] * rows
     assert pooled.shape == (rows, 2, 2)
-    rows_, gw, gV, _ = ops.backward(linear, crossed, None, S, *problem[:6], S, 2, True, False,
-                                    False, True)  # fmt: skip
+    upstream = Upstream(linear, crossed, None, S)
+    rows_, gw, gV, _ = ops.backward(upstream, problem.inputs, S, options, False, True)
     assert rows_.shape == gw.shape == (0,)
     assert gV.shape == (0, 2)
 
@@ -300,14 +304,15 @@ def test_ids_out_of_range_count_as_absent() -> None:
     counts = torch.tensor([0, *keep.cumsum(0).tolist()])[problem.offsets]
     absent = problem._replace(ids=bad[keep], values=problem.values[keep], offsets=counts,
                               fields=problem.fields[keep])  # fmt: skip
+    inputs, others = problem._replace(ids=bad).to(DEVICE).inputs, absent.to(DEVICE).inputs
     for across in (False, True):
-        got = ops.forward(*problem._replace(ids=bad).to(DEVICE), across, True, True)
-        want = ops.forward(*absent.to(DEVICE), across, True, True)
+        got = ops.forward(inputs, Options(3, across, True, True))
+        want = ops.forward(others, Options(3, across, True, True))
         torch.testing.assert_close(got, want)
     upstream = sent([torch.ones(10), torch.ones(10), None, None])
-    got = ops.backward(*upstream, *problem._replace(ids=bad).to(DEVICE)[:6], want[3], 3, False,
-                       True, True, True)  # fmt: skip
-    want = ops.backward(*upstream, *absent.to(DEVICE)[:6], want[3], 3, False, True, True, True)
+    options = Options(3, False, True)
+    got = ops.backward(upstream, inputs, want[3], options, True, True)
+    want = ops.backward(upstream, others, want[3], options, True, True)
     torch.testing.assert_close(got[:3], want[:3])
     assert (got[3][~keep.to(DEVICE)] == 0).all()
     torch.testing.assert_close(got[3][keep.to(DEVICE)], want[3])
@@ -319,11 +324,12 @@ def test_a_table_of_more_than_two_to_the_31_numbers() -> None:
     V = torch.zeros(n, 16, dtype=torch.float16, device=DEVICE)
     ids = torch.tensor([[n - 1, n - 3], [n - 1, 0]], device=DEVICE)
     V[ids.flatten()] = torch.arange(1.0, 5.0, device=DEVICE).half()[:, None]
-    inputs = (ids, None, None, None, None, V)
-    _, crossed, _, S = ops.forward(*inputs, 0, False, True, False)
+    inputs, options = Inputs(ids, None, None, None, None, V), Options(0, False, True)
+    _, crossed, _, S = ops.forward(inputs, options)
     assert crossed.tolist() == [3 * 2 * 16, 3 * 4 * 16]
-    up = (None, torch.ones(2, device=DEVICE), None, None)
-    ops.backward_update(*up, *inputs, S, 0, False, True, False, {}, {}, "sgd", {}, {"lr": 1.0})
+    upstream = Upstream(None, torch.ones(2, device=DEVICE), None, None)
+    steps = Steps(None, Step("sgd", {}, {"lr": 1.0}))
+    ops.backward_update(upstream, inputs, S, options, False, steps)
     assert V[[n - 1, n - 3, 0], 15].tolist() == [3 - 6, 2 - 3, 4 - 3]
 
 
@@ -332,7 +338,8 @@ def test_fields_out_of_range_are_not_followed() -> None:
     problem = ragged(3)
     fields = problem.fields.clone()
     fields[4], fields[-1] = 99, -1
-    pooled = ops.forward(*problem._replace(fields=fields).to(DEVICE), False, True, True)[2]
+    inputs = problem._replace(fields=fields).to(DEVICE).inputs
+    pooled = ops.forward(inputs, Options(3, False, True, True))[2]
     assert torch.isfinite(pooled).all()
 
 
@@ -406,7 +413,7 @@ def test_update_rows(kind: str, k: int | None) -> None:
     state = state_of(kind, table)
     after = table.clone().to(DEVICE)
     new = {name: s.clone().to(DEVICE) for name, s in state.items()}
-    ops.update_rows(kind, rows.to(DEVICE), grad.to(DEVICE), after, new, HYPER[kind])
+    ops.update_rows(rows.to(DEVICE), grad.to(DEVICE), after, Step(kind, new, HYPER[kind]))
     check_step(kind, rows, grad.double(), table, state, after, new)
 
 
@@ -425,10 +432,10 @@ def test_backward_and_update_in_one(kind: str, dtype: Any) -> None:
     dw, dV, dx = expected_gradients(out, leaves, upstream)
     states = state_of(kind, problem.weights), state_of(kind, problem.factors)
     new = [{name: s.clone().to(DEVICE) for name, s in state.items()} for state in states]
-    gx = ops.backward_update(
-        *sent(upstream), *there[:6], out[3].detach().float().to(DEVICE), 3, across, True, True,
-        *new, kind, HYPER[kind], HYPER[kind],
-    )  # fmt: skip
+    S = out[3].detach().float().to(DEVICE)
+    steps = Steps(*[Step(kind, state, HYPER[kind]) for state in new])
+    options = Options(3, across, True)
+    gx = ops.backward_update(sent(upstream), there.inputs, S, options, True, steps)
     close(gx, dx)
     rows = sorted(set(problem.ids.tolist()))
     check_step(kind, rows, dw[rows], problem.weights, states[0], there.weights, new[0])
@@ -439,15 +446,16 @@ def test_backward_and_update_in_one(kind: str, dtype: Any) -> None:
 def test_bad_arguments_are_named() -> None:
     problem = columns(2)
     with pytest.raises(DataError, match="fields are not given"):
-        ops.forward(*problem._replace(fields=None).to(DEVICE), True, True, False)
+        ops.forward(problem._replace(fields=None).to(DEVICE).inputs, Options(5, True, True, False))
     table = torch.zeros(4, 3, device=DEVICE)
     rows = torch.tensor([1], device=DEVICE)
     with pytest.raises(DataError, match=r"no optimizer 'adagard'.*Did you mean 'adagrad'"):
-        ops.update_rows("adagard", rows, table[:1], table, {}, {"lr": 1.0})
+        ops.update_rows(rows, table[:1], table, Step("adagard", {}, {"lr": 1.0}))
     with pytest.raises(DataError, match="'table' has strides"):
-        ops.update_rows("sgd", rows, table.T[:1], table.T, {}, {"lr": 1.0})
+        ops.update_rows(rows, table.T[:1], table.T, Step("sgd", {}, {"lr": 1.0}))
+    inputs = problem._replace(factors=problem.factors.to("meta")).inputs
     with pytest.raises(DataError, match="factors is on meta, expected"):
-        ops.forward(*problem._replace(factors=problem.factors.to("meta")), False, True, False)
+        ops.forward(inputs, Options(5, False, True, False))
 
 
 @pytest.mark.skipif(not TOO_LATE, reason="the interpreter could be chosen in this process")

@@ -48,6 +48,7 @@ def main() -> None:
     names = compile_only()
     from crossfm.nn.ops import triton as ops
     from crossfm.nn.ops import triton_backward, triton_forward, triton_layout, triton_steps
+    from crossfm.nn.ops.arguments import Inputs, Options, Step, Steps, Upstream
 
     for module in (triton_backward, triton_forward, triton_layout, triton_steps):
         module.device_of = lambda tensor: nullcontext()  # type: ignore[attr-defined]
@@ -61,23 +62,24 @@ def main() -> None:
         B = len(ids) if offsets is None else len(offsets) - 1
         x, fields = torch.rand(ids.shape), torch.zeros(ids.shape, dtype=torch.int64)
         w, V = torch.zeros(50, dtype=dtype), torch.zeros(50, k, dtype=dtype)
-        inputs = (ids, x if across else None, offsets, fields if across else None, w, V)
-        S = ops.forward(*inputs, 1, across, not across, across)[3]
-        upstream = (
+        inputs = Inputs(ids, x if across else None, offsets, fields if across else None, w, V)
+        options = Options(1, across, reduce_sum=not across, pooled=across)
+        S = ops.forward(inputs, options)[3]
+        upstream = Upstream(
             torch.ones(B),
             torch.ones(B, k) if across else torch.ones(B),
             torch.ones(B, 1, k).to(dtype) if across else None,
             torch.ones(B, k) if across else None,
         )
-        rest = (*upstream, *inputs, S, 1, across, not across, across)
-        ops.backward(*rest, True)
+        ops.backward(upstream, inputs, S, options, across, True)
         for kind in kinds:
             state = {name: torch.zeros(50, k) for name in "amvzn"}
             line = {name: torch.zeros(50) for name in "amvzn"}
             if kind == "rowwise_adagrad":
                 state["a"] = line["a"]
-            ops.backward_update(*rest, line, state, kind, hyper, hyper)
-            ops.update_rows(kind, torch.arange(3), torch.ones(3, k), V, state, hyper)
+            steps = Steps(Step(kind, line, hyper), Step(kind, state, hyper))
+            ops.backward_update(upstream, inputs, S, options, across, steps)
+            ops.update_rows(torch.arange(3), torch.ones(3, k), V, steps.factors)
     print(*sorted(names))
 
 

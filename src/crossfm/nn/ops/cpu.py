@@ -19,11 +19,17 @@ from torch.autograd.graph import increment_version
 from crossfm import _native
 from crossfm.errors import DataError, did_you_mean
 from crossfm.nn.ops import reference
+from crossfm.nn.ops.arguments import (
+    Gradients,
+    Inputs,
+    Options,
+    Outputs,
+    Step,
+    Steps,
+    Upstream,
+)
 
 __all__ = ["backward", "backward_update", "forward", "update_rows"]
-
-State = dict[str, Tensor]
-Hyper = dict[str, float]
 
 # The core's number of each rule, and the names of its states.
 RULES: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -35,31 +41,17 @@ RULES: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 
 
-def forward(
-    ids: Tensor,
-    values: Tensor | None,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    weights: Tensor | None,
-    factors: Tensor,
-    n_fields: int,
-    across_fields: bool,
-    reduce_sum: bool,
-    pooled: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(inputs: Inputs, options: Options) -> Outputs:
     """``(linear, crossed, pooled, S)``; see `crossfm.nn.ops.operator`.
 
     Raises:
         DataError: an id, an offset or a field out of range; its position is named.
     """
-    if not _fits(weights, factors):
-        return reference.forward(
-            ids, values, offsets, fields, weights, factors, n_fields, across_fields, reduce_sum,
-            pooled,
-        )  # fmt: skip
-    used = fields if across_fields or pooled else None
-    pairs = _pairs(ids, values, offsets, used, weights, factors, n_fields)
-    n, k = len(ids) if offsets is None else len(offsets) - 1, factors.shape[1]
+    if not _fits(inputs.weights, inputs.factors):
+        return reference.forward(inputs, options)
+    n_fields, across_fields, reduce_sum, pooled = options
+    pairs = _pairs(inputs, n_fields, across_fields or pooled)
+    n, k = inputs.n_rows, inputs.factors.shape[1]
     linear, S = torch.empty(n), torch.empty(n, k)
     crossed = torch.empty(n) if reduce_sum else torch.empty(n, k)
     p = torch.empty(n, n_fields, k) if pooled else torch.empty(0)
@@ -68,42 +60,27 @@ def forward(
         p.numpy() if pooled else None, S.numpy(), torch.get_num_threads(),
     )  # fmt: skip
     if problem is not None:
-        raise _wrong(problem, ids, offsets, used, len(factors), n_fields)
+        raise _wrong(problem, inputs, n_fields)
     return linear, crossed, p, S
 
 
 def backward(
-    grad_linear: Tensor | None,
-    grad_crossed: Tensor | None,
-    grad_pooled: Tensor | None,
-    grad_S: Tensor | None,
-    ids: Tensor,
-    values: Tensor | None,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    weights: Tensor | None,
-    factors: Tensor,
+    upstream: Upstream,
+    inputs: Inputs,
     S: Tensor,
-    n_fields: int,
-    across_fields: bool,
-    reduce_sum: bool,
+    options: Options,
     need_values: bool,
     sparse: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Gradients:
     """``(rows, grad_weights, grad_factors, grad_values)``; see `crossfm.nn.ops.operator`.
 
     Raises:
         DataError: an id, an offset or a field out of range; its position is named.
     """
+    weights, factors = inputs.weights, inputs.factors
     if not _fits(weights, factors):
-        return reference.backward(
-            grad_linear, grad_crossed, grad_pooled, grad_S, ids, values, offsets, fields, weights,
-            factors, S, n_fields, across_fields, reduce_sum, need_values, sparse,
-        )  # fmt: skip
-    pairs, groups, given, gx = _grouped(
-        grad_linear, grad_crossed, grad_pooled, grad_S, ids, values, offsets, fields, weights,
-        factors, S, n_fields, across_fields, reduce_sum, need_values,
-    )  # fmt: skip
+        return reference.backward(upstream, inputs, S, options, need_values, sparse)
+    pairs, groups, given, gx = _grouped(upstream, inputs, S, options, need_values)
     count = groups.count if sparse else len(factors)
     make = torch.empty if sparse else torch.zeros
     rows = torch.empty(count if sparse else 0, dtype=torch.int64)
@@ -114,23 +91,21 @@ def backward(
         None if weights is None else gw.numpy(), gV.numpy(), gx.numpy() if need_values else None,
         torch.get_num_threads(),
     )  # fmt: skip
-    return rows, gw, gV, gx if values is None else gx.to(values.dtype)
+    return rows, gw, gV, gx if inputs.values is None else gx.to(inputs.values.dtype)
 
 
-def update_rows(
-    kind: str, rows: Tensor, grad: Tensor, table: Tensor, state: State, hyper: Hyper
-) -> None:
+def update_rows(rows: Tensor, grad: Tensor, table: Tensor, step: Step) -> None:
     """One step of a row-wise optimizer; see `crossfm.nn.ops.reference.update_rows`.
 
     Raises:
         DataError: a row that the table does not have, or an unknown kind.
     """
-    if not _fits(None, table, *state.values()):
-        reference.update_rows(kind, rows, grad, table, state, hyper)
+    if not _fits(None, table, *step.state.values()):
+        reference.update_rows(rows, grad, table, step)
         return
     problem = _native.update_rows(
         _array(rows.to(torch.int64)), _floats(grad), table.detach().numpy(),
-        _step(kind, state, hyper), torch.get_num_threads(),
+        _native_step(step), torch.get_num_threads(),
     )  # fmt: skip
     if problem is not None:
         at = problem[1]
@@ -142,26 +117,12 @@ def update_rows(
 
 
 def backward_update(
-    grad_linear: Tensor | None,
-    grad_crossed: Tensor | None,
-    grad_pooled: Tensor | None,
-    grad_S: Tensor | None,
-    ids: Tensor,
-    values: Tensor | None,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    weights: Tensor | None,
-    factors: Tensor,
+    upstream: Upstream,
+    inputs: Inputs,
     S: Tensor,
-    n_fields: int,
-    across_fields: bool,
-    reduce_sum: bool,
+    options: Options,
     need_values: bool,
-    weights_state: State,
-    factors_state: State,
-    kind: str,
-    hyper_weights: Hyper,
-    hyper_factors: Hyper,
+    steps: Steps,
 ) -> Tensor:
     """`backward` and `update_rows` of both tables in one; returns the gradient of the values.
 
@@ -169,24 +130,18 @@ def backward_update(
         DataError: an id, an offset or a field out of range (its position is named; nothing has
             changed then), or an unknown kind.
     """
-    if not _fits(weights, factors, *weights_state.values(), *factors_state.values()):
-        return reference.backward_update(
-            grad_linear, grad_crossed, grad_pooled, grad_S, ids, values, offsets, fields, weights,
-            factors, S, n_fields, across_fields, reduce_sum, need_values, weights_state,
-            factors_state, kind, hyper_weights, hyper_factors,
-        )  # fmt: skip
-    pairs, groups, given, gx = _grouped(
-        grad_linear, grad_crossed, grad_pooled, grad_S, ids, values, offsets, fields, weights,
-        factors, S, n_fields, across_fields, reduce_sum, need_values,
-    )  # fmt: skip
+    weights, factors = inputs.weights, inputs.factors
+    assert (weights is None) == (steps.weights is None)
+    states = [part for step in steps if step is not None for part in step.state.values()]
+    if not _fits(weights, factors, *states):
+        return reference.backward_update(upstream, inputs, S, options, need_values, steps)
+    pairs, groups, given, gx = _grouped(upstream, inputs, S, options, need_values)
     _native.pairwise_backward_update(
-        pairs, groups, given,
-        None if weights is None else _step(kind, weights_state, hyper_weights),
-        _step(kind, factors_state, hyper_factors), gx.numpy() if need_values else None,
-        torch.get_num_threads(),
+        pairs, groups, given, None if steps.weights is None else _native_step(steps.weights),
+        _native_step(steps.factors), gx.numpy() if need_values else None, torch.get_num_threads(),
     )  # fmt: skip
     increment_version([factors] if weights is None else [weights, factors])
-    return gx if values is None else gx.to(values.dtype)
+    return gx if inputs.values is None else gx.to(inputs.values.dtype)
 
 
 def _fits(weights: Tensor | None, *tables: Tensor) -> bool:
@@ -214,20 +169,13 @@ def _integers(tensor: Tensor) -> Any:
     return _array(tensor)
 
 
-def _pairs(
-    ids: Tensor,
-    values: Tensor | None,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    weights: Tensor | None,
-    factors: Tensor,
-    n_fields: int,
-) -> _native.Pairs:
+def _pairs(inputs: Inputs, n_fields: int, by_field: bool) -> _native.Pairs:
+    ids, values, offsets, fields, weights, factors = inputs
     return _native.Pairs(
         _integers(ids),
         _maybe_floats(values),
         None if offsets is None else _array(offsets.to(torch.int64)),
-        None if fields is None else _integers(fields),
+        None if fields is None or not by_field else _integers(fields),
         None if weights is None else weights.detach().numpy(),
         factors.detach().numpy(),
         n_fields,
@@ -235,40 +183,25 @@ def _pairs(
 
 
 def _grouped(
-    grad_linear: Tensor | None,
-    grad_crossed: Tensor | None,
-    grad_pooled: Tensor | None,
-    grad_S: Tensor | None,
-    ids: Tensor,
-    values: Tensor | None,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    weights: Tensor | None,
-    factors: Tensor,
-    S: Tensor,
-    n_fields: int,
-    across_fields: bool,
-    reduce_sum: bool,
-    need_values: bool,
+    upstream: Upstream, inputs: Inputs, S: Tensor, options: Options, need_values: bool
 ) -> tuple[_native.Pairs, _native.PairGroups, _native.PairGradients, Tensor]:
     """What both backward passes begin with."""
-    by_field = grad_pooled is not None
-    across_fields = across_fields and grad_crossed is not None
-    used = fields if across_fields or by_field else None
-    pairs = _pairs(ids, values, offsets, used, weights, factors, n_fields)
+    n_fields, across_fields = options.n_fields, options.across_fields
+    by_field = upstream.pooled is not None
+    across_fields = across_fields and upstream.crossed is not None
+    pairs = _pairs(inputs, n_fields, across_fields or by_field)
     groups = _native.PairGroups(
         pairs, across_fields, by_field or need_values, torch.get_num_threads()
     )
     if groups.problem is not None:
-        raise _wrong(groups.problem, ids, offsets, used, len(factors), n_fields)
-    given = _native.PairGradients(
-        _maybe_floats(grad_linear), _maybe_floats(grad_crossed), _maybe_floats(grad_pooled),
-        _maybe_floats(grad_S), _floats(S), reduce_sum,
-    )  # fmt: skip
-    return pairs, groups, given, torch.empty(ids.numel() if need_values else 0)
+        raise _wrong(groups.problem, inputs, n_fields)
+    gl, gc, gp, gS = map(_maybe_floats, upstream)
+    given = _native.PairGradients(gl, gc, gp, gS, _floats(S), options.reduce_sum)
+    return pairs, groups, given, torch.empty(inputs.ids.numel() if need_values else 0)
 
 
-def _step(kind: str, state: State, hyper: Hyper) -> _native.RowStep:
+def _native_step(step: Step) -> _native.RowStep:
+    kind, state, hyper = step
     if kind not in RULES:
         raise DataError(
             f"unknown optimizer {kind!r}; there are {', '.join(RULES)}.{did_you_mean(kind, RULES)}"
@@ -282,16 +215,11 @@ def _step(kind: str, state: State, hyper: Hyper) -> _native.RowStep:
     )  # fmt: skip
 
 
-def _wrong(
-    problem: tuple[str, int],
-    ids: Tensor,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    n_features: int,
-    n_fields: int,
-) -> DataError:
+def _wrong(problem: tuple[str, int], inputs: Inputs, n_fields: int) -> DataError:
     """The error that says what is wrong at a position."""
     kind, at = problem
+    ids, _, offsets, fields, _, factors = inputs
+    n_features = len(factors)
     if kind == "offset":
         assert offsets is not None
         return DataError(

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from crossfm.nn.batch import Batch
+from crossfm.nn.ops.arguments import Hyper, Inputs, Options, State, Step, Steps, Upstream
 from crossfm.nn.ops.operator import Crossed, kernels_for
 
 __all__ = ["RowOptimizer", "cross_fused"]
@@ -28,24 +29,29 @@ class RowOptimizer(Protocol):
     def begin_step(self) -> None:
         """One more step: called once a backward pass, before the update."""
 
-    def state_of(self, table: Tensor) -> dict[str, Tensor]:
+    def state_of(self, table: Tensor) -> State:
         """The state of a table, made at its first use."""
 
-    def hyper_of(self, table: Tensor) -> dict[str, float]:
-        """lr, l2 and what else the kind needs; see `crossfm.nn.ops.reference.update_rows`."""
+    def hyper_of(self, table: Tensor) -> Hyper:
+        """lr, l2 and what else the kind needs."""
 
 
 class _Cross(torch.autograd.Function):
+    """Autograd sees weights, factors and values; they are also in `inputs`."""
+
     @staticmethod
     def forward(
-        ctx: Any, weights: Tensor | None, factors: Tensor, values: Tensor | None, rest: Any
+        ctx: Any,
+        weights: Tensor | None,
+        factors: Tensor,
+        values: Tensor | None,
+        inputs: Inputs,
+        options: Options,
+        optimizer: RowOptimizer,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ids, offsets, fields, options, _ = rest
-        ctx.tables = weights, factors  # as they are at the time of the backward pass
-        ctx.rest = rest
-        linear, crossed, pooled, S = kernels_for(factors).forward(
-            ids, values, offsets, fields, weights, factors, *options
-        )
+        linear, crossed, pooled, S = kernels_for(factors).forward(inputs, options)
+        # Tables are taken as they are at the time of the backward pass.
+        ctx.inputs, ctx.options, ctx.optimizer = inputs._replace(values=None), options, optimizer
         ctx.save_for_backward(values, S)
         ctx.set_materialize_grads(False)
         return linear, crossed, pooled
@@ -54,40 +60,28 @@ class _Cross(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         gl, gc, gp = grads
-        weights, factors = ctx.tables
-        ids, offsets, fields, options, optimizer = ctx.rest
+        options, optimizer = ctx.options, ctx.optimizer
         values, S = ctx.saved_tensors
-        n_fields, across_fields, reduce_sum, pooled = options
-        optimizer.begin_step()
-        none: dict[str, Any] = {}
+        inputs = ctx.inputs._replace(values=values)
+        weights, factors, kernels = inputs.weights, inputs.factors, kernels_for(inputs.factors)
+        upstream = Upstream(gl, gc, gp if options.pooled else None, None)
         need_values = bool(ctx.needs_input_grad[2])
-        steps_weights = weights is not None and weights.requires_grad
-        if (weights is not None and not steps_weights) or not factors.requires_grad:
-            rows, gw, gV, gx = kernels_for(factors).backward(
-                gl, gc, gp if pooled else None, None, ids, values, offsets, fields,
-                weights, factors, S, n_fields, across_fields, reduce_sum, need_values, True,
-            )  # fmt: skip
-            for table, grad, steps in (
-                (weights, gw, steps_weights),
-                (factors, gV, factors.requires_grad),
-            ):
-                if steps:  # the other table is frozen
-                    _update(optimizer, rows, grad, table)
-            return None, None, gx.view(values.shape) if need_values else None, None
-        gx = kernels_for(factors).backward_update(
-            gl, gc, gp if pooled else None, None, ids, values, offsets, fields,
-            weights, factors, S, n_fields, across_fields, reduce_sum, need_values,
-            none if weights is None else optimizer.state_of(weights), optimizer.state_of(factors),
-            optimizer.kind,
-            none if weights is None else optimizer.hyper_of(weights), optimizer.hyper_of(factors),
-        )  # fmt: skip
-        return None, None, gx.view(values.shape) if need_values else None, None
+        optimizer.begin_step()
+        if factors.requires_grad and (weights is None or weights.requires_grad):
+            steps = Steps(
+                None if weights is None else _step(optimizer, weights), _step(optimizer, factors)
+            )
+            gx = kernels.backward_update(upstream, inputs, S, options, need_values, steps)
+        else:  # a table is frozen
+            rows, gw, gV, gx = kernels.backward(upstream, inputs, S, options, need_values, True)
+            for table, grad in ((weights, gw), (factors, gV)):
+                if table is not None and table.requires_grad:
+                    kernels_for(table).update_rows(rows, grad, table, _step(optimizer, table))
+        return None, None, gx.view(values.shape) if need_values else None, None, None, None
 
 
-def _update(optimizer: RowOptimizer, rows: Tensor, grad: Tensor, table: Tensor) -> None:
-    kernels_for(table).update_rows(
-        optimizer.kind, rows, grad, table, optimizer.state_of(table), optimizer.hyper_of(table)
-    )
+def _step(optimizer: RowOptimizer, table: Tensor) -> Step:
+    return Step(optimizer.kind, optimizer.state_of(table), optimizer.hyper_of(table))
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -108,8 +102,9 @@ def cross_fused(
     Tables must be leaves; those that require gradients are stepped, and their ``.grad`` stays
     None. A table used twice in one forward pass takes two steps.
     """
-    options = n_fields, across_fields, reduce_sum, pooled
+    inputs = Inputs(batch.ids, batch.values, batch.offsets, fields, weights, factors)
+    options = Options(n_fields, across_fields, reduce_sum, pooled)
     linear, crossed, p = _Cross.apply(  # type: ignore[no-untyped-call]
-        weights, factors, batch.values, (batch.ids, batch.offsets, fields, options, optimizer)
+        weights, factors, batch.values, inputs, options, optimizer
     )
     return Crossed(linear, crossed, p if pooled else None)

@@ -30,6 +30,7 @@ from torch import Tensor
 from crossfm.errors import DataError, did_you_mean
 from crossfm.nn.batch import Batch
 from crossfm.nn.ops import reference
+from crossfm.nn.ops.arguments import Gradients, Inputs, Options, Outputs, Upstream
 
 __all__ = ["Crossed", "cross", "fields_of", "implementation", "kernels_for", "take"]
 
@@ -113,34 +114,21 @@ def kernels_for(factors: Tensor) -> ModuleType:
     schema=f"({_ROWS}, int n_fields, bool across_fields, bool reduce_sum, bool pooled,"
     " bool sparse_grad) -> (Tensor, Tensor, Tensor, Tensor)",
 )
-def _pairwise(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = kernels_for(arguments[5]).forward(
-        *arguments[:10]
-    )
-    return result
+def _pairwise(*arguments: Any) -> Outputs:
+    inputs, options = Inputs(*arguments[:6]), Options(*arguments[6:10])
+    outputs: Outputs = kernels_for(inputs.factors).forward(inputs, options)
+    return outputs
 
 
 @_pairwise.register_fake
-def _(
-    ids: Tensor,
-    values: Tensor | None,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    weights: Tensor | None,
-    factors: Tensor,
-    n_fields: int,
-    across_fields: bool,
-    reduce_sum: bool,
-    pooled: bool,
-    sparse_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    n = ids.shape[0] if offsets is None else offsets.shape[0] - 1
-    k = factors.shape[1]
+def _(*arguments: Any) -> Outputs:
+    inputs, options = Inputs(*arguments[:6]), Options(*arguments[6:10])
+    factors, n, k = inputs.factors, inputs.n_rows, inputs.factors.shape[1]
     wide = _sum_type(factors)
     return (
         factors.new_empty(n, dtype=wide),
-        factors.new_empty((n,) if reduce_sum else (n, k), dtype=wide),
-        factors.new_empty((n, n_fields, k) if pooled else (0,)),
+        factors.new_empty((n,) if options.reduce_sum else (n, k), dtype=wide),
+        factors.new_empty((n, options.n_fields, k) if options.pooled else (0,)),
         factors.new_empty(n, k, dtype=wide),
     )
 
@@ -152,30 +140,19 @@ def _(
     f" {_ROWS}, Tensor S, int n_fields, bool across_fields, bool reduce_sum, bool need_values,"
     " bool sparse) -> (Tensor, Tensor, Tensor, Tensor)",
 )
-def _pairwise_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = kernels_for(arguments[9]).backward(*arguments)
-    return result
+def _pairwise_backward(*arguments: Any) -> Gradients:
+    upstream, inputs, S = Upstream(*arguments[:4]), Inputs(*arguments[4:10]), arguments[10]
+    *options, need_values, sparse = arguments[11:]
+    gradients: Gradients = kernels_for(inputs.factors).backward(
+        upstream, inputs, S, Options(*options), need_values, sparse
+    )
+    return gradients
 
 
 @_pairwise_backward.register_fake
-def _(
-    grad_linear: Tensor | None,
-    grad_crossed: Tensor | None,
-    grad_pooled: Tensor | None,
-    grad_S: Tensor | None,
-    ids: Tensor,
-    values: Tensor | None,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    weights: Tensor | None,
-    factors: Tensor,
-    S: Tensor,
-    n_fields: int,
-    across_fields: bool,
-    reduce_sum: bool,
-    need_values: bool,
-    sparse: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(*arguments: Any) -> Gradients:
+    ids, values, _, _, weights, factors = Inputs(*arguments[4:10])
+    need_values, sparse = arguments[-2:]
     count: Any = factors.shape[0]
     if sparse:
         count = torch.library.get_ctx().new_dynamic_size()
@@ -189,32 +166,33 @@ def _(
     )
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ids, values, offsets, fields, weights, factors, n_fields, across, reduce, pooled, sparse = (
-        inputs
-    )
-    ctx.save_for_backward(ids, values, offsets, fields, weights, factors, output[3])
-    ctx.options = n_fields, across, reduce, pooled, sparse
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    *tensors, n_fields, across_fields, reduce_sum, pooled, sparse = inputs
+    ctx.save_for_backward(*tensors, output[3])
+    ctx.options = Options(n_fields, across_fields, reduce_sum, pooled)
+    ctx.sparse = sparse
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, gl: Any, gc: Any, gp: Any, gS: Any) -> tuple[Any, ...]:
-    ids, values, offsets, fields, weights, factors, S = ctx.saved_tensors
-    n_fields, across, reduce, pooled, sparse = ctx.options
+    *tensors, S = ctx.saved_tensors
+    inputs = Inputs(*tensors)
+    *options, pooled = ctx.options
+    upstream = Upstream(gl, gc, gp if pooled else None, gS)
+    need_values, need_weights, need_factors = (bool(ctx.needs_input_grad[at]) for at in (1, 4, 5))
     rows, gw, gV, gx = torch.ops.crossfm.pairwise_backward(
-        gl, gc, gp if pooled else None, gS, ids, values, offsets, fields, weights, factors, S,
-        n_fields, across, reduce, bool(ctx.needs_input_grad[1]), sparse,
-    )  # fmt: skip
-    if sparse:
-        gV = _sparse(rows, gV, factors)
-        gw = None if weights is None else _sparse(rows, gw, weights)
+        *upstream, *inputs, S, *options, need_values, ctx.sparse
+    )
+    if ctx.sparse:
+        gV = _sparse(rows, gV, inputs.factors)
+        gw = None if inputs.weights is None else _sparse(rows, gw, inputs.weights)
     return (
         None,
-        gx.view(values.shape) if ctx.needs_input_grad[1] else None,
+        gx.view(inputs.values.shape) if need_values and inputs.values is not None else None,
         None,
         None,
-        gw if weights is not None and ctx.needs_input_grad[4] else None,
-        gV if ctx.needs_input_grad[5] else None,
+        gw if inputs.weights is not None and need_weights else None,
+        gV if need_factors else None,
         *[None] * 5,
     )
 
@@ -229,10 +207,10 @@ def _sparse(rows: Tensor, grad: Tensor, table: Tensor) -> Tensor:
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _between_graphs(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _between_graphs(*arguments: Any) -> Outputs:
     """The operator outside compiled graphs, which have no place for sparse gradients."""
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = torch.ops.crossfm.pairwise(*arguments)
-    return result
+    outputs: Outputs = torch.ops.crossfm.pairwise(*arguments)
+    return outputs
 
 
 def _sum_type(factors: Tensor) -> torch.dtype:
@@ -320,8 +298,7 @@ def cross(
     call = torch.ops.crossfm.pairwise
     if sparse_grad and torch.compiler.is_dynamo_compiling() and torch.is_grad_enabled():
         call = _between_graphs
-    linear, crossed, p, _ = call(
-        batch.ids, values, batch.offsets, fields, weights, factors,
-        n_fields, across_fields, reduce_sum, pooled, sparse_grad,
-    )  # fmt: skip
+    inputs = Inputs(batch.ids, values, batch.offsets, fields, weights, factors)
+    options = Options(n_fields, across_fields, reduce_sum, pooled)
+    linear, crossed, p, _ = call(*inputs, *options, sparse_grad)
     return Crossed(linear, crossed, p if pooled else None)

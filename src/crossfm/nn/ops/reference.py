@@ -9,26 +9,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crossfm.nn.ops.arguments import (
+    Gradients,
+    Inputs,
+    Options,
+    Outputs,
+    Step,
+    Steps,
+    Upstream,
+)
+
 __all__ = ["backward", "backward_update", "forward", "update_rows"]
 
-State = dict[str, Tensor]
-Hyper = dict[str, float]
 
-
-def forward(
-    ids: Tensor,
-    values: Tensor | None,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    weights: Tensor | None,
-    factors: Tensor,
-    n_fields: int,
-    across_fields: bool,
-    reduce_sum: bool,
-    pooled: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(inputs: Inputs, options: Options) -> Outputs:
     """``(linear, crossed, pooled, S)``; see `crossfm.nn.ops.operator`."""
-    n, row, flat, x, field = _entries(ids, values, offsets, fields, factors)
+    weights, factors = inputs.weights, inputs.factors
+    n_fields, across_fields, reduce_sum, pooled = options
+    n, row, flat, x, field = _entries(inputs)
     k = factors.shape[1]
     u = _wide(factors[flat])  # [nnz, k], the vectors x_i v_i
     if x is not None:
@@ -54,48 +52,39 @@ def forward(
 
 
 def backward(
-    grad_linear: Tensor | None,
-    grad_crossed: Tensor | None,
-    grad_pooled: Tensor | None,
-    grad_S: Tensor | None,
-    ids: Tensor,
-    values: Tensor | None,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    weights: Tensor | None,
-    factors: Tensor,
+    upstream: Upstream,
+    inputs: Inputs,
     S: Tensor,
-    n_fields: int,
-    across_fields: bool,
-    reduce_sum: bool,
+    options: Options,
     need_values: bool,
     sparse: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Gradients:
     """``(rows, grad_weights, grad_factors, grad_values)``; see `crossfm.nn.ops.operator`."""
-    n, row, flat, x, field = _entries(ids, values, offsets, fields, factors)
+    weights, factors, n_fields = inputs.weights, inputs.factors, options.n_fields
+    n, row, flat, x, field = _entries(inputs)
     v = _wide(factors[flat])  # [nnz, k]
     q = v if x is None else v * x[:, None]  # what of S belongs to the feature's own pool
-    if across_fields:
+    if options.across_fields:
         assert field is not None
         pool = row * n_fields + field
         q = q.new_zeros(n * n_fields, q.shape[1]).index_add(0, pool, q)[pool]
     h = torch.zeros_like(v)  # gradient of u_i = x_i v_i
-    if grad_crossed is not None:
-        g = grad_crossed[:, None] if reduce_sum else grad_crossed
+    if upstream.crossed is not None:
+        g = upstream.crossed[:, None] if options.reduce_sum else upstream.crossed
         h = h + g.to(h.dtype)[row] * (S[row] - q)
-    if grad_pooled is not None:
+    if upstream.pooled is not None:
         assert field is not None
-        h = h + grad_pooled.to(h.dtype)[row, field]
-    if grad_S is not None:
-        h = h + grad_S.to(h.dtype)[row]
-    gl = torch.zeros_like(h[:, 0]) if grad_linear is None else grad_linear.to(h.dtype)[row]
+        h = h + upstream.pooled.to(h.dtype)[row, field]
+    if upstream.S is not None:
+        h = h + upstream.S.to(h.dtype)[row]
+    gl = h.new_zeros(len(h)) if upstream.linear is None else upstream.linear.to(h.dtype)[row]
     grad_values = factors.new_zeros(0)
     if need_values:
         grad_values = (h * v).sum(1)
         if weights is not None:
             grad_values = grad_values + gl * _wide(weights[flat])
-        assert values is not None
-        grad_values = grad_values.to(values.dtype)
+        assert inputs.values is not None
+        grad_values = grad_values.to(inputs.values.dtype)
     if x is not None:
         h, gl = h * x[:, None], gl * x
     rows, place, count = flat.new_zeros(0, dtype=torch.int64), flat, factors.shape[0]
@@ -109,23 +98,19 @@ def backward(
     return rows, grad_weights, grad_factors, grad_values
 
 
-def update_rows(
-    kind: str, rows: Tensor, grad: Tensor, table: Tensor, state: State, hyper: Hyper
-) -> None:
+def update_rows(rows: Tensor, grad: Tensor, table: Tensor, step: Step) -> None:
     """One step of a row-wise optimizer on the rows of a table, in place.
 
     Args:
-        kind: "sgd", "adagrad", "rowwise_adagrad", "adam" or "ftrl".
         rows: int64 ``[u]``, each at most once.
         grad: ``[u, k]``, or ``[u]`` for a table ``[n]``.
         table: ``[n, k]`` or ``[n]``.
-        state: float32 tensors of the table's shape: "a" (adagrad; ``[n]`` for rowwise_adagrad),
-            "m" and "v" (adam), "z" and "n" (ftrl).
-        hyper: lr, l2; eps; beta1, beta2, step (adam, from 1); l1, beta (ftrl).
+        step: the optimizer's kind, state and numbers.
 
     Only the listed rows are read or written. ``l2 p`` is added to their gradient (ftrl has it in
     its solution).
     """
+    kind, state, hyper = step
     p, g = _wide(table[rows]), _wide(grad)
     lr, l2 = hyper["lr"], hyper.get("l2", 0.0)
     if kind != "ftrl" and l2:
@@ -142,11 +127,11 @@ def update_rows(
         a = a if g.dim() == 1 else a[:, None]
         p = p - lr * g / (a.sqrt() + hyper["eps"])
     elif kind == "adam":
-        beta1, beta2, step = hyper["beta1"], hyper["beta2"], hyper["step"]
+        beta1, beta2, t = hyper["beta1"], hyper["beta2"], hyper["step"]
         m = beta1 * state["m"][rows] + (1 - beta1) * g
         v = beta2 * state["v"][rows] + (1 - beta2) * g * g
         state["m"][rows], state["v"][rows] = m, v
-        m, v = m / (1 - beta1**step), v / (1 - beta2**step)
+        m, v = m / (1 - beta1**t), v / (1 - beta2**t)
         p = p - lr * m / (v.sqrt() + hyper["eps"])
     elif kind == "ftrl":
         before = state["n"][rows]
@@ -161,52 +146,35 @@ def update_rows(
 
 
 def backward_update(
-    grad_linear: Tensor | None,
-    grad_crossed: Tensor | None,
-    grad_pooled: Tensor | None,
-    grad_S: Tensor | None,
-    ids: Tensor,
-    values: Tensor | None,
-    offsets: Tensor | None,
-    fields: Tensor | None,
-    weights: Tensor | None,
-    factors: Tensor,
+    upstream: Upstream,
+    inputs: Inputs,
     S: Tensor,
-    n_fields: int,
-    across_fields: bool,
-    reduce_sum: bool,
+    options: Options,
     need_values: bool,
-    weights_state: State,
-    factors_state: State,
-    kind: str,
-    hyper_weights: Hyper,
-    hyper_factors: Hyper,
+    steps: Steps,
 ) -> Tensor:
     """`backward` and `update_rows` of both tables in one; returns the gradient of the values."""
-    rows, gw, gV, gx = backward(
-        grad_linear, grad_crossed, grad_pooled, grad_S, ids, values, offsets, fields, weights,
-        factors, S, n_fields, across_fields, reduce_sum, need_values, True,
-    )  # fmt: skip
-    update_rows(kind, rows, gV, factors, factors_state, hyper_factors)
-    if weights is not None:
-        update_rows(kind, rows, gw, weights, weights_state, hyper_weights)
+    rows, gw, gV, gx = backward(upstream, inputs, S, options, need_values, True)
+    update_rows(rows, gV, inputs.factors, steps.factors)
+    if inputs.weights is not None:
+        assert steps.weights is not None
+        update_rows(rows, gw, inputs.weights, steps.weights)
     return gx
 
 
-def _entries(
-    ids: Tensor, values: Tensor | None, offsets: Tensor | None, fields: Tensor | None, like: Tensor
-) -> tuple[int, Tensor, Tensor, Tensor | None, Tensor | None]:
+def _entries(inputs: Inputs) -> tuple[int, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Rows, and for every feature: its row, id, value and field."""
+    ids, values, offsets, fields, _, factors = inputs
+    n = inputs.n_rows
     if offsets is None:
-        n, m = ids.shape
+        m = ids.shape[1]
         row = torch.arange(n, device=ids.device).repeat_interleave(m, output_size=n * m)
     else:
-        n = offsets.shape[0] - 1
         row = torch.arange(n, device=ids.device).repeat_interleave(
             offsets.diff(), output_size=ids.shape[0]
         )
     x = None if values is None else _wide(values.reshape(-1))
-    if x is not None and like.dtype == torch.float64:
+    if x is not None and factors.dtype == torch.float64:
         x = x.double()
     if fields is not None:
         fields = fields.expand(ids.shape).reshape(-1).to(torch.int64)

@@ -17,7 +17,6 @@ occurrences; the order of these additions is free, so that the last bits of hot 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,import-untyped,import-not-found"
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from crossfm.nn.ops.arguments import Steps
 from crossfm.nn.ops.triton_layout import (
     CHUNK,
     BackwardPass,
@@ -34,7 +34,7 @@ from crossfm.nn.ops.triton_layout import (
     occurrences_of,
     wide_type,
 )
-from crossfm.nn.ops.triton_steps import numbers, states, step
+from crossfm.nn.ops.triton_steps import numbers, states, stepped
 
 __all__ = ["grad_tables", "update_tables"]
 
@@ -57,13 +57,13 @@ def deliver(
             tl.store(out_w + dest, gw.to(out_w.dtype.element_ty), mask=live)
     else:
         at = i[:, None] * k + c[None, :]
-        p = step(v, gV, i, at, live, mask, v1, v2,
-                 v_lr, v_l2, v_eps, v_h1, v_h2, v_c1, v_c2, k, STEP_V)  # fmt: skip
+        p = stepped(v, gV, i, at, live, mask, v1, v2,
+                    v_lr, v_l2, v_eps, v_h1, v_h2, v_c1, v_c2, k, STEP_V)  # fmt: skip
         tl.store(factors + at, p.to(factors.dtype.element_ty), mask=mask)
         if weights is not None:
             w = tl.load(weights + i, mask=live, other=0.0).to(gw.dtype)
-            w = step(w, gw, i, i, live, live, w1, w2,
-                     w_lr, w_l2, w_eps, w_h1, w_h2, w_c1, w_c2, 1, STEP_W)  # fmt: skip
+            w = stepped(w, gw, i, i, live, live, w1, w2,
+                        w_lr, w_l2, w_eps, w_h1, w_h2, w_c1, w_c2, 1, STEP_W)  # fmt: skip
             tl.store(weights + i, w.to(weights.dtype.element_ty), mask=live)
 
 
@@ -226,32 +226,28 @@ def grad_tables(given: BackwardPass, sparse: bool) -> tuple[Tensor, Tensor, Tens
     return rows, gw, gV
 
 
-def update_tables(
-    given: BackwardPass,
-    weights_state: Mapping[str, Tensor],
-    factors_state: Mapping[str, Tensor],
-    kind: str,
-    hyper_weights: Mapping[str, float],
-    hyper_factors: Mapping[str, float],
-) -> None:
+def update_tables(given: BackwardPass, steps: Steps) -> None:
     """The step of the optimizer on the rows that occur, where their gradient's sum ends.
 
     Raises:
         DataError: an unknown kind, or a table or state that is not contiguous.
     """
-    v1, v2 = states(kind, given.factors, factors_state)
+    v1, v2 = states(given.factors, steps.factors)
     w1 = w2 = None
-    hyper_w = _NO_STEP
-    kind_w = "adagrad" if kind == "rowwise_adagrad" else kind  # a row of one number
+    hyper_w, kind_w = _NO_STEP, ""
     if given.weights is not None:
-        w1, w2 = states(kind_w, given.weights, weights_state)
-        hyper_w = numbers(kind_w, hyper_weights)
-    steps = _Delivery(
+        assert steps.weights is not None
+        by = steps.weights
+        if by.kind == "rowwise_adagrad":
+            by = by._replace(kind="adagrad")  # a row of one number
+        w1, w2 = states(given.weights, by)
+        hyper_w, kind_w = numbers(by), by.kind
+    to = _Delivery(
         state=(w1, w2, v1, v2),
-        hyper=(*hyper_w, *numbers(kind, hyper_factors)),
-        kinds=(kind_w, kind),
+        hyper=(*hyper_w, *numbers(steps.factors)),
+        kinds=(kind_w, steps.factors.kind),
     )
-    _run(given, occurrences_of(given.entries, len(given.factors)), steps)
+    _run(given, occurrences_of(given.entries, len(given.factors)), to)
 
 
 @dataclass(frozen=True)
@@ -285,8 +281,8 @@ def _run(given: BackwardPass, found: Occurrences, to: _Delivery) -> None:
         pairwise_bwd_kernel[grid](
             *given.upstream, entries.values, entries.fields, row_of, *given.shared, given.S,
             found.ids, found.places, found.owners, to.lines, *places,
-            nnz, n, entries.length, given.n_fields, *to.hyper,
-            k, K, R, CHUNK, wide, given.reduce_sum, entries.columns, *to.kinds, num_warps=4,
+            nnz, n, entries.length, given.options.n_fields, *to.hyper,
+            k, K, R, CHUNK, wide, given.options.reduce_sum, entries.columns, *to.kinds, num_warps=4,
         )  # fmt: skip
         pairwise_bwd_parts_kernel[grid](
             found.ids, to.lines, *places, nnz, n, *to.hyper,

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from crossfm.nn.ops.arguments import Options, Outputs
 from crossfm.nn.ops.triton_layout import (
     BackwardPass,
     Entries,
@@ -155,12 +156,10 @@ def forward(
     pools: Pools | None,
     weights: Tensor | None,
     factors: Tensor,
-    n_fields: int,
-    across_fields: bool,
-    reduce_sum: bool,
-    pooled: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    options: Options,
+) -> Outputs:
     """``(linear, crossed, pooled, S)`` of rows laid out by `crossfm.nn.ops.triton_layout`."""
+    n_fields, across_fields, reduce_sum, pooled = options
     n, k = factors.shape
     batch = entries.n_rows
     dtype, wide = wide_type(factors)
@@ -196,7 +195,7 @@ def grad_values(given: BackwardPass) -> Tensor:
         pairwise_values_kernel[(entries.n_rows,)](
             *given.upstream, entries.ids, entries.values, entries.offsets, entries.fields,
             given.weights, factors, *given.shared, given.S, gx,
-            n, entries.length, given.n_fields, k, K, M, wide,
-            given.reduce_sum, entries.columns, num_warps=warps,
+            n, entries.length, given.options.n_fields, k, K, M, wide,
+            given.options.reduce_sum, entries.columns, num_warps=warps,
         )  # fmt: skip
     return gx

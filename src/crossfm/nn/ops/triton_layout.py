@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from crossfm.errors import DataError
+from crossfm.nn.ops.arguments import Inputs, Options, Upstream
 
 __all__ = [
     "CHUNK", "BackwardPass", "Entries", "Occurrences", "Pools", "block", "device_of", "entries_of",
@@ -98,25 +99,22 @@ class BackwardPass:
     """What all kernels of one backward pass read.
 
     Attributes:
-        upstream: gradients of linear ``[batch]``, crossed ``[batch]`` or ``[batch, k]``, pooled
-            ``[batch, F, k]`` and S ``[batch, k]``, each None where it is zero.
+        upstream: the gradients of the outputs.
         entries: the batch.
         pools: the shared pools, where fields are pooled before they are crossed.
         weights: ``[n]`` or None.
         factors: ``[n, k]``.
         S: ``[batch, k]``, from the forward pass.
-        n_fields: F.
-        reduce_sum: whether the k numbers of the crossed term were added up.
+        options: as in the forward pass.
     """
 
-    upstream: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+    upstream: Upstream
     entries: Entries
     pools: Pools | None
     weights: Tensor | None
     factors: Tensor
     S: Tensor
-    n_fields: int
-    reduce_sum: bool
+    options: Options
 
     @property
     def shared(self) -> tuple[Tensor | None, Tensor | None]:
@@ -173,10 +171,9 @@ def block(k: int) -> tuple[int, int]:
     return K, max(min(512 // K, 128), 1)
 
 
-def entries_of(
-    ids: Tensor, values: Tensor | None, offsets: Tensor | None, fields: Tensor | None
-) -> Entries:
-    """The arguments of the operator, flat and contiguous."""
+def entries_of(inputs: Inputs) -> Entries:
+    """The features of a batch, flat and contiguous."""
+    ids, values, offsets, fields, _, _ = inputs
     length = ids.shape[1] if offsets is None else 0
     columns = (
         fields is not None
@@ -192,7 +189,7 @@ def entries_of(
         None if values is None else values.reshape(-1).contiguous(),
         None if offsets is None else offsets.contiguous(),
         fields,
-        len(ids) if offsets is None else len(offsets) - 1,
+        inputs.n_rows,
         length,
         columns,
     )

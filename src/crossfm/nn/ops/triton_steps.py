@@ -3,16 +3,15 @@
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,import-untyped,import-not-found"
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from crossfm.errors import DataError, did_you_mean
+from crossfm.nn.ops.arguments import Step
 from crossfm.nn.ops.triton_layout import block, device_of, wide_type
 
-__all__ = ["KINDS", "numbers", "states", "step", "update_rows"]
+__all__ = ["KINDS", "numbers", "states", "stepped", "update_rows"]
 
 KINDS = {
     "sgd": (),
@@ -24,7 +23,7 @@ KINDS = {
 
 
 @triton.jit
-def step(
+def stepped(
     p, g, i, at, live, mask, one, two, lr, l2, eps, h1, h2, c1, c2,
     k: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
@@ -72,24 +71,17 @@ def update_rows_kernel(
     at = i[:, None] * k + c[None, :]
     g = tl.load(grad + r[:, None] * k + c[None, :], mask=mask, other=0.0).to(WIDE)
     p = tl.load(table + at, mask=mask, other=0.0).to(WIDE)
-    p = step(p, g, i, at, live, mask, one, two, lr, l2, eps, h1, h2, c1, c2, k, KIND)
+    p = stepped(p, g, i, at, live, mask, one, two, lr, l2, eps, h1, h2, c1, c2, k, KIND)
     tl.store(table + at, p.to(table.dtype.element_ty), mask=mask)
 
 
-def update_rows(
-    kind: str,
-    rows: Tensor,
-    grad: Tensor,
-    table: Tensor,
-    state: Mapping[str, Tensor],
-    hyper: Mapping[str, float],
-) -> None:
+def update_rows(rows: Tensor, grad: Tensor, table: Tensor, step: Step) -> None:
     """One step on the rows of a table, in place; see `crossfm.nn.ops.reference.update_rows`.
 
     Raises:
         DataError: an unknown kind, or a table or state that is not contiguous.
     """
-    one, two = states(kind, table, state)
+    one, two = states(table, step)
     k = table.shape[1] if table.dim() == 2 else 1
     if len(rows) == 0 or k == 0:
         return
@@ -98,23 +90,22 @@ def update_rows(
     with device_of(table):
         update_rows_kernel[(triton.cdiv(len(rows), R),)](
             rows.contiguous(), grad.contiguous(), table, one, two, len(rows), len(table),
-            *numbers(kind, hyper), k, K, R, wide, kind,
+            *numbers(step), k, K, R, wide, step.kind,
         )  # fmt: skip
 
 
-def states(
-    kind: str, table: Tensor, state: Mapping[str, Tensor]
-) -> tuple[Tensor | None, Tensor | None]:
+def states(table: Tensor, step: Step) -> tuple[Tensor | None, Tensor | None]:
     """The two state tensors that the kernels take, None where a kind has fewer.
 
     Raises:
         DataError: an unknown kind, or a table or state that is not contiguous.
     """
+    kind = step.kind
     if kind not in KINDS:
         raise DataError(
             f"no optimizer {kind!r}; there are {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}"
         )
-    found = [state[name] for name in KINDS[kind]]
+    found = [step.state[name] for name in KINDS[kind]]
     for name, tensor in zip(("table", *KINDS[kind]), (table, *found), strict=True):
         if not tensor.is_contiguous():
             raise DataError(
@@ -124,14 +115,15 @@ def states(
     return (*found, None, None)[0], (*found, None, None)[1]
 
 
-def numbers(kind: str, hyper: Mapping[str, float]) -> tuple[float, ...]:
-    """``(lr, l2, eps, h1, h2, c1, c2)`` of `step`.
+def numbers(step: Step) -> tuple[float, ...]:
+    """``(lr, l2, eps, h1, h2, c1, c2)`` of `stepped`.
 
-    >>> numbers("sgd", {"lr": 0.5})
+    >>> numbers(Step("sgd", {}, {"lr": 0.5}))
     (0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    >>> numbers("adam", {"lr": 1, "eps": 0, "beta1": 0.5, "beta2": 0.75, "step": 1})
+    >>> numbers(Step("adam", {}, {"lr": 1, "eps": 0, "beta1": 0.5, "beta2": 0.75, "step": 1}))
     (1.0, 0.0, 0.0, 0.5, 0.75, 2.0, 4.0)
     """
+    kind, _, hyper = step
     h1 = h2 = c1 = c2 = 0.0
     if kind == "adam":
         h1, h2, t = float(hyper["beta1"]), float(hyper["beta2"]), hyper["step"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from crossfm.errors import DataError, did_you_mean
+from crossfm.nn.ops.arguments import Step
 from crossfm.nn.ops.operator import kernels_for
 
 __all__ = ["KINDS", "check_options", "fresh_state", "kind_options", "rates", "update"]
@@ -61,7 +62,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def rates(options: Mapping[str, Any], step: int) -> dict[str, float]:
-    """The numbers that `crossfm.nn.ops.reference.update_rows` asks for."""
+    """The numbers that a `crossfm.nn.ops.arguments.Step` has."""
     beta1, beta2 = options.get("betas", (0.0, 0.0))
     return {
         "lr": float(options["lr"]),
@@ -98,20 +99,13 @@ def fresh_state(kind: str, table: Tensor, options: Mapping[str, Any]) -> dict[st
     }
 
 
-def update(
-    kind: str,
-    rows: Tensor,
-    grad: Tensor,
-    table: Tensor,
-    state: dict[str, Tensor],
-    hyper: dict[str, float],
-) -> None:
+def update(rows: Tensor, grad: Tensor, table: Tensor, step: Step) -> None:
     """`update_rows` by the kernels of the table's device; tables of any number of dimensions."""
     if table.dim() > 2:
         grad = grad.reshape(len(rows), -1)
-        state = {name: _flat(part) for name, part in state.items()}
+        step = step._replace(state={name: _flat(part) for name, part in step.state.items()})
         table = _flat(table.detach())
-    kernels_for(table).update_rows(kind, rows, grad, table, state, hyper)
+    kernels_for(table).update_rows(rows, grad, table, step)
 
 
 def _flat(part: Tensor) -> Tensor:

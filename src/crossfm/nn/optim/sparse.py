@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from crossfm.nn.ops.arguments import Step
 from crossfm.nn.optim.rules import check_options, fresh_state, kind_options, rates, update
 
 __all__ = ["FTRL", "AdaGrad", "LazyAdam", "RowOptimizerBase", "RowwiseAdaGrad"]
@@ -60,8 +61,8 @@ class RowOptimizerBase(Optimizer):
         rows, grad = _touched(gradient)
         if len(rows):
             tensors = {name: part for name, part in state.items() if isinstance(part, Tensor)}
-            hyper = rates(group, state["step"])
-            update(self.kind, rows, grad, _rows_of(table.detach()), tensors, hyper)
+            step = Step(self.kind, tensors, rates(group, state["step"]))
+            update(rows, grad, _rows_of(table.detach()), step)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of an optimizer of the same tables, in the type that it has."""
