@@ -60,7 +60,7 @@ SETTINGS: dict[str, Setting] = {
     "fwfm": SHALLOW,
     "fmfm": SHALLOW,
     "afm": Setting(
-        {"init_scale": 0.1, "dropout": 0.1, "attention_dropout": 0.1},
+        {"init_scale": 0.1, "dropout": 0.2, "attention_dropout": 0.2},
         {**STEPS, "learning_rate": 0.2, "l2_factors": 0.003, "learning_rate_dense": 0.01},
     ),
     "nfm": Setting(
@@ -74,7 +74,7 @@ SETTINGS: dict[str, Setting] = {
     "dcn": Setting(TOWER),
     "xdeepfm": Setting({**TOWER, "cin": (64,)}),
     "autoint": Setting({**TOWER, "n_layers": 2, "n_attention": 8}),
-    "afn": Setting({**TOWER, "n_neurons": 100}),
+    "afn": Setting({**TOWER, "hidden": (400,), "n_neurons": 100}, {"n_epochs": 30}),
     "fibinet": Setting(TOWER),
     "finalmlp": Setting(
         {"hidden": (400,), "second_hidden": (100,), "dropout": 0.4, "batch_norm": True,
