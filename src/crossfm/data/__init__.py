@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from crossfm.data.rows import Rows, RowStats
 
 if TYPE_CHECKING:
+    from crossfm.data.cache import CachedRows
     from crossfm.data.encoding import Counts
     from crossfm.data.fields import Bag, Categorical, Numeric
     from crossfm.data.frames import to_arrow
     from crossfm.data.infer import Guess
     from crossfm.data.inputs import as_rows, iter_rows
     from crossfm.data.schema import Schema
+    from crossfm.data.streams import stream_rows
     from crossfm.data.tables import iter_tables, read_table
     from crossfm.data.text import (
         iter_libffm,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Bag": "crossfm.data.fields",
+    "CachedRows": "crossfm.data.cache",
     "Categorical": "crossfm.data.fields",
     "Counts": "crossfm.data.encoding",
     "Guess": "crossfm.data.infer",
@@ -39,6 +42,7 @@ _HOME = {
     "read_libffm": "crossfm.data.text",
     "read_libsvm": "crossfm.data.text",
     "read_table": "crossfm.data.tables",
+    "stream_rows": "crossfm.data.streams",
     "to_arrow": "crossfm.data.frames",
     "write_libffm": "crossfm.data.text",
     "write_libsvm": "crossfm.data.text",
@@ -46,6 +50,7 @@ _HOME = {
 
 __all__ = [
     "Bag",
+    "CachedRows",
     "Categorical",
     "Counts",
     "Guess",
@@ -61,6 +66,7 @@ __all__ = [
     "read_libffm",
     "read_libsvm",
     "read_table",
+    "stream_rows",
     "to_arrow",
     "write_libffm",
     "write_libsvm",

@@ -15,6 +15,7 @@ from crossfm.data.encoding import Counts, Encoded, Encoding, encoding_for
 from crossfm.data.fields import Bag, Categorical, Field, Numeric
 from crossfm.data.frames import to_arrow
 from crossfm.data.infer import Guess, infer
+from crossfm.data.learning import learn_encodings
 from crossfm.data.rows import Rows
 from crossfm.data.show import schema_table
 from crossfm.data.values import numbers
@@ -108,6 +109,22 @@ class Schema:
         encodings = [encoding_for(field) for field in self.fields]
         for encoding in encodings:
             encoding.learn(encoding.read(table))
+        return self._adopt(encodings)
+
+    def fit_batches(self, frames: Iterable[Any]) -> Schema:
+        """Learn every encoding from rows that come in batches; as `fit` to all of them at once.
+
+        Memory grows with the distinct values of categories and bags, not with the rows. Scales
+        and bucket edges of more than 500,000 rows are those of an even sample of them.
+
+        Raises:
+            SchemaError, DataError: as `fit`.
+        """
+        tables = (to_arrow(frame, self.columns) for frame in frames)
+        return self._adopt(learn_encodings(self.fields, tables))
+
+    def _adopt(self, encodings: list[Encoding]) -> Schema:
+        """Take over what was learned, forgetting earlier encodings."""
         runs = [(f, encoding.size) for f, encoding in enumerate(encodings)]
         _check_size(runs)
         self._encodings, self._runs, self._cache = encodings, runs, {}

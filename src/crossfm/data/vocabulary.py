@@ -74,7 +74,18 @@ class Vocabulary:
         if column.kind is None:
             return
         counted = pc.value_counts(self._adopt(column).drop_null())
-        values, counts = counted.field(0), counted.field(1)
+        self._take_up(counted.field(0), counted.field(1))
+
+    def add_counted(self, column: Values, counts: pa.Array) -> None:
+        """As `add`, of values that were counted before; none is missing, repeated ones add up."""
+        if column.kind is None or not len(column.array):
+            return
+        counted = pa.table({"value": self._adopt(column), "count": counts})
+        counted = counted.group_by("value").aggregate([("count", "sum")])
+        self._take_up(_whole(counted["value"]), _whole(counted["count_sum"]))
+
+    def _take_up(self, values: pa.Array, counts: pa.Array) -> None:
+        """Take up distinct values of the vocabulary's kind."""
         new = self._positions(values) < 0
         values, counts = values.filter(pa.array(new)), counts.filter(pa.array(new))
         if self.min_count > 1 and len(values) + len(self.rare):
