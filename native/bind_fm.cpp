@@ -158,11 +158,13 @@ struct TableView : Table {
 
 struct StepsView : Steps {
   Array<float> l2_linear_, l2_factors_;
-  StepsView(int kind, bool across, float rate, float b, float l1l, float l1f, Array<float> l2l, Array<float> l2f)
+  StepsView(int kind, float parameter, bool across, float rate, float b, float l1l, float l1f, Array<float> l2l,
+            Array<float> l2f)
       : l2_linear_(l2l), l2_factors_(l2f) {
-    expect(kind >= 0 && kind <= 2, "unknown loss");
+    expect(kind >= 0 && kind < kLosses, "unknown loss");
     expect(l2l.shape(0) == l2f.shape(0) && l2l.shape(0) > 0, "l2_linear and l2_factors must be as long");
     loss = static_cast<Loss>(kind);
+    loss_parameter = parameter;
     across_fields = across;
     learning_rate = rate;
     beta = b;
@@ -365,9 +367,9 @@ void bind_fm(nb::module_& m) {
            nb::arg("linear"), nb::arg("bias"), nb::arg("n_features"), nb::arg("padded"), nb::arg("outputs"),
            nb::arg("optimizer"));
   nb::class_<StepsView>(m, "Steps", "What an update does: loss, interactions, step size, penalties.")
-      .def(nb::init<int, bool, float, float, float, float, Array<float>, Array<float>>(), nb::kw_only(),
-           nb::arg("loss"), nb::arg("across_fields"), nb::arg("learning_rate"), nb::arg("beta"),
-           nb::arg("l1_linear"), nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"));
+      .def(nb::init<int, float, bool, float, float, float, float, Array<float>, Array<float>>(), nb::kw_only(),
+           nb::arg("loss"), nb::arg("loss_parameter"), nb::arg("across_fields"), nb::arg("learning_rate"),
+           nb::arg("beta"), nb::arg("l1_linear"), nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"));
 
   m.def("train", &train, nb::kw_only(), nb::arg("batch"), nb::arg("order").none(), nb::arg("table"),
         nb::arg("steps"), nb::arg("hot_ids").none(), nb::arg("rows_before"),

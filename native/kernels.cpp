@@ -7,6 +7,7 @@
 #include <new>
 #include <thread>
 
+#include "loss.hpp"
 #include "pool.hpp"
 #include "update.hpp"
 
@@ -47,31 +48,6 @@ struct Scratch {
   }
 };
 
-// Weighted loss of the scores z; g becomes its gradient.
-double loss_and_gradient(Loss loss, const float* z, int outputs, float target, float weight, float* g) {
-  double value = 0;
-  if (loss == Loss::squared) {
-    const float residual = z[0] - target;
-    g[0] = weight * residual;
-    value = 0.5 * double{residual} * residual;
-  } else if (loss == Loss::logistic) {
-    const float e = std::exp(-std::fabs(z[0]));
-    const float probability = (z[0] >= 0 ? 1.0f : e) / (1.0f + e);
-    g[0] = weight * (probability - target);
-    // The logarithm of a double is quicker than log1p. Each row's loss is a float: their sum in
-    // double is exact then, wherever a pass is cut.
-    value = static_cast<float>(std::log(1.0 + e)) + (z[0] > 0 ? z[0] : 0.0f) - z[0] * target;
-  } else {
-    float top = z[0], total = 0;
-    for (int c = 1; c < outputs; ++c) top = z[c] > top ? z[c] : top;
-    for (int c = 0; c < outputs; ++c) total += g[c] = std::exp(z[c] - top);
-    const int label = static_cast<int>(target);
-    value = std::log(total) + top - z[label];
-    for (int c = 0; c < outputs; ++c) g[c] = weight * (g[c] / total - (c == label ? 1.0f : 0.0f));
-  }
-  return weight * value;
-}
-
 // Scores one resolved row for every output, keeping what its update needs; returns its loss.
 // (look and step are calls: inlined into one function they fight for registers.)
 template <int B, bool GENERAL, bool FETCH>
@@ -85,7 +61,7 @@ CROSSFM_NOINLINE double look(const Pass& pass, const Row& row, const Row& coming
                                       GENERAL ? pooled + c * pass.batch.longest_row * table.k : nullptr);
   }
   const Batch& batch = pass.batch;
-  return loss_and_gradient(pass.steps.loss, z, table.outputs, batch.targets[row.index],
+  return loss_and_gradient(pass.steps, z, table.outputs, batch.targets[row.index],
                            batch.weights ? batch.weights[row.index] : 1.0f, g);
 }
 

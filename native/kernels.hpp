@@ -23,7 +23,8 @@ struct Batch {
   int64_t end(int64_t row) const { return offsets ? offsets[row + 1] : (row + 1) * row_length; }
 };
 
-enum class Loss : int { squared, logistic, softmax };
+enum class Loss : int { squared, logistic, softmax, hinge, huber, poisson, quantile };
+constexpr int kLosses = 7;
 enum class Optimizer : int { sgd, adagrad, ftrl };
 
 inline int states_of(Optimizer o) { return o == Optimizer::sgd ? 0 : o == Optimizer::adagrad ? 1 : 2; }
@@ -38,12 +39,13 @@ struct Table {
   float* bias = nullptr;
   int64_t n_features = 0;
   int k = 0;        // padded number of factors
-  int outputs = 1;  // classes under softmax
+  int outputs = 1;  // classes under softmax and hinge
 };
 
 struct Steps {
   Optimizer optimizer = Optimizer::adagrad;
   Loss loss = Loss::squared;
+  float loss_parameter = 0;  // Huber: where it turns linear; quantile: the level
   bool across_fields = false;
   float learning_rate = 0;
   float beta = 1;  // FTRL only

@@ -33,6 +33,20 @@ def test_deterministic_is_bit_equal_for_any_number_of_threads(base):
         np.testing.assert_array_equal(other.factors, results[0].factors)
 
 
+@pytest.mark.parametrize("loss", ["squared", "hinge", "huber", "poisson", "quantile"])
+def test_every_loss_is_bit_equal_for_any_number_of_threads(loss):
+    rows, results = clicks(2000), []
+    for n_jobs in (1, 2, 4):
+        options = AdaGrad(n_factors=3, loss=loss, loss_parameter=0.7, n_jobs=n_jobs,
+                          deterministic=True)  # fmt: skip
+        trainer = FusedTrainer(options, 180)
+        history, models = fit(trainer, rows, n_epochs=3)
+        assert history.epochs[-1].loss < history.epochs[0].loss
+        results.append(models[0].factors)
+    np.testing.assert_array_equal(results[1], results[0])
+    np.testing.assert_array_equal(results[2], results[0])
+
+
 @pytest.mark.parametrize("interactions", ["all", "across_fields"])
 def test_deterministic_blocks_match_minibatch_of_frozen_scores(interactions, monkeypatch):
     """One block: every gradient is taken at the starting point, so SGD steps simply add up."""
@@ -158,6 +172,12 @@ for base in SOLVER_CASES:
         trainer = FusedTrainer(options, len(field_of), field_of)
         fit(trainer, rows, n_epochs=3)
         out["results"].append(trainer.score(rows).tolist())
+for loss in ("squared", "hinge", "huber", "poisson", "quantile"):
+    rows, field_of = make_rows(np.random.default_rng(1), values=True)
+    options = with_(SOLVER_CASES[1], n_factors=5, loss=loss, loss_parameter=0.7)
+    trainer = FusedTrainer(options, len(field_of), field_of)
+    fit(trainer, rows, n_epochs=3)
+    out["results"].append(trainer.score(rows).tolist())
 print(json.dumps(out))
 """
 

@@ -73,6 +73,7 @@ class Steps:
         self,
         *,
         loss: int,
+        loss_parameter: float,
         across_fields: bool,
         learning_rate: float,
         beta: float,

@@ -162,15 +162,23 @@ def _prediction(scorer: Scorer, found: Found, label: str | None) -> tuple[dict[s
     if not scorer.is_classifier:
         if label is not None:
             usage_error("--class is for classes; this model predicts numbers")
-        return {"prediction": float(estimator.predict(found.X)[0])}, 0
-    probabilities = estimator.predict_proba(found.X)[0]
+        told: dict[str, Any] = {"prediction": float(estimator.predict(found.X)[0])}
+        if scorer.loss == "poisson":
+            told["explained"] = "logarithm of the mean"
+        return told, 0
     classes = estimator.classes_.tolist()
-    best = int(probabilities.argmax())
-    told = {"prediction": classes[best], "probability": float(probabilities[best])}
-    if len(classes) == 2:  # one model: the log odds of the second class
+    if scorer.knows_probabilities:
+        probabilities = estimator.predict_proba(found.X)[0]
+        best = int(probabilities.argmax())
+        told = {"prediction": classes[best], "probability": float(probabilities[best])}
+    else:
+        best = classes.index(estimator.predict(found.X).tolist()[0])
+        told = {"prediction": classes[best]}
+    if len(classes) == 2:  # one model: the log odds, or the margin, of the second class
         if label is not None and label != str(classes[1]):
             usage_error(f"--class {label}: of two classes the second is explained, {classes[1]}")
-        return {**told, "explained": f"log odds of {classes[1]}"}, 0
+        what = "log odds" if scorer.knows_probabilities else "score"
+        return {**told, "explained": f"{what} of {classes[1]}"}, 0
     chosen = best
     if label is not None:
         names = [str(c) for c in classes]

@@ -15,6 +15,7 @@ __all__ = ["fit"]
 
 COLUMNS, TRAINING, VALIDATION = "Columns", "Training", "Validation"
 TASKS = ("auto", "regression", "classification")
+LOSSES = ("squared", "huber", "poisson", "quantile", "logistic", "hinge")
 SOLVERS = ("adagrad", "sgd", "ftrl")
 INTERACTIONS = ("all", "across_fields")
 
@@ -65,6 +66,18 @@ def fit(
         str,
         _option(TRAINING, "TASK", "regression or classification; else the target tells."),
     ] = "auto",
+    loss: Annotated[
+        str | None,
+        _option(
+            TRAINING, "NAME", "squared, huber, poisson or quantile; of classes logistic or hinge."
+        ),
+    ] = None,
+    quantile: Annotated[
+        float | None, _option(TRAINING, "Q", "Which one, for --loss quantile; else the median.")
+    ] = None,
+    epsilon: Annotated[
+        float | None, _option(TRAINING, "X", "From which deviation on --loss huber is linear.")
+    ] = None,
     factors: Annotated[
         int | None, _option(TRAINING, "N", "Length of each feature's vector.", min=0, max=4096)
     ] = None,
@@ -123,12 +136,16 @@ def fit(
         usage_error("--valid and --valid-data: give one of them")
     for option, value, choices in (
         ("--task", task, TASKS),
+        ("--loss", loss, LOSSES),
         ("--solver", solver, SOLVERS),
         ("--interactions", interactions, INTERACTIONS),
     ):
         if value is not None and value not in choices:
             usage_error(f"{option} is {value!r}, expected one of {', '.join(choices)}")
     parameters = {
+        "loss": loss,
+        "quantile": quantile,
+        "epsilon": epsilon,
         "n_factors": factors,
         "n_epochs": epochs,
         "learning_rate": learning_rate,

@@ -23,6 +23,7 @@ __all__ = ["chosen_metrics", "measure"]
 REGRESSION = ("rmse", "mae")
 TWO_CLASSES = ("log_loss", "auc", "normalized_entropy", "ece")
 CLASSES = ("log_loss",)
+MARGINS = ("hinge_loss", "auc")  # of two classes without probabilities
 COMPARE_CLASSES = ("auc", "normalized_entropy", "grouped_auc")  # undefined where there is one
 
 
@@ -83,7 +84,12 @@ def measure(
             weights.append(_weights(batch, weight))
     truth, score = np.concatenate(truths), np.concatenate(scores)
     wanted = chosen_metrics(names, group) if names else _usual(scorer, truth, group, screen)
-    proba = scorer.probabilities(score) if scorer.is_classifier else None
+    proba = None
+    for metric in wanted if scorer.is_classifier else ():
+        if metric.needs == "probability" and not scorer.knows_probabilities:
+            usage_error(f"--metrics {metric.name}: a model of loss 'hinge' knows no probabilities")
+    if scorer.is_classifier and scorer.knows_probabilities:
+        proba = scorer.probabilities(score)
     values = {}
     for metric in wanted:
         given: Any = score
@@ -101,10 +107,12 @@ def measure(
 def _usual(scorer: Scorer, truth: NDArray[Any], group: str | None, screen: Screen) -> list[Metric]:
     """The metrics of the task that have a value here."""
     if not scorer.is_classifier:
-        return chosen_metrics([*REGRESSION, *(["ndcg@10"] if group else [])], group)
+        named = [*scorer.own_metrics, *REGRESSION, *(["ndcg@10"] if group else [])]
+        return chosen_metrics(named, group)
+    knows = scorer.knows_probabilities
     if len(scorer.estimator.classes_) > 2:
-        return chosen_metrics(CLASSES, None)
-    names = [*TWO_CLASSES, *(["grouped_auc"] if group else [])]
+        return chosen_metrics(CLASSES if knows else MARGINS[:1], None)
+    names = [*(TWO_CLASSES if knows else MARGINS), *(["grouped_auc"] if group else [])]
     if len(np.unique(truth)) < 2:
         screen.warn(f"all rows are of one class, so there is no {' and no '.join(COMPARE_CLASSES)}")
         names, group = [name for name in names if name not in COMPARE_CLASSES], None

@@ -62,7 +62,8 @@ def predict(
     """Write a prediction for each row, in the order of the rows.
 
     A regression writes the column prediction; two classes prediction (the label) and probability
-    (of the second class); more classes a probability_CLASS for each. Any number of rows goes
+    (of the second class); more classes a probability_CLASS for each. A model of the hinge loss has
+    scores in their place. Any number of rows goes
     through in little memory, and the output appears whole or not at all.
 
     crossfm predict ratings.crossfm test.csv --out scores.parquet

@@ -84,6 +84,23 @@ class Scorer:
         """Whether it predicts classes."""
         return hasattr(self.estimator, "classes_")
 
+    @property
+    def knows_probabilities(self) -> bool:
+        """Whether classes come with probabilities, and not with margins."""
+        return hasattr(self.estimator, "predict_proba")
+
+    @property
+    def loss(self) -> str:
+        """What it was fitted to."""
+        return str(getattr(self.estimator, "loss", ""))
+
+    @property
+    def own_metrics(self) -> list[str]:
+        """Metrics that a regression's loss brings along."""
+        if self.loss == "quantile":
+            return [f"pinball@{float(self.estimator.quantile)!r}"]
+        return ["poisson_deviance"] if self.loss == "poisson" else []
+
     def batches(
         self, data: Sequence[Path], columns: Sequence[str] = (), batch_rows: int = BATCH_ROWS
     ) -> Iterator[Batch]:

@@ -29,6 +29,8 @@ __all__ = ["Order", "check_metrics", "check_writable", "train"]
 
 MANY_ROWS = 10_000  # from here on a tenth is held out, unless told otherwise
 SHARE = 0.1
+OF_LOSS = ("loss", "quantile", "epsilon")
+USUAL_LOSSES = ("squared", "logistic")  # others are judged by a metric of their own
 OF_CLASSES = ("auc", "grouped_auc")  # of scores in the right order, but of two classes
 
 
@@ -63,12 +65,13 @@ def train(order: Order, screen: Screen) -> None:
     """Train as ordered; ends with exit code 130 after an interrupt."""
     started = time.perf_counter()
     _check_parameters(order)
+    asked = _asked(order)
     check_writable(order.model, keep=[*order.data, *filter(None, [order.valid_data])])
     with screen.busy("reading"):
         import crossfm.estimators  # noqa: F401 - scikit-learn takes its time
 
         examples, valid, wanted = _read(order)
-        task = choose_task(examples.y, order.task, wanted.target or "the target")
+        task = choose_task(examples.y, asked, wanted.target or "the target")
         schema = wanted.schema(examples.X) if wanted.target is not None else None
         n_read = len(examples)
         if valid is None:
@@ -192,7 +195,7 @@ def _check_parameters(order: Order) -> None:
     given = {
         name: value
         for name, value in order.parameters.items()
-        if name not in ("solver", "n_epochs", "patience", "random_state")
+        if name not in ("solver", "n_epochs", "patience", "random_state", *OF_LOSS)
     }
     try:
         solver_options(order.parameters.get("solver", "adagrad"), **given)
@@ -205,6 +208,20 @@ def _check_parameters(order: Order) -> None:
             usage_error(f"--metric: {error}")
         if metric.name == "grouped_auc":
             usage_error("--metric grouped_auc needs groups; crossfm evaluate has --group")
+
+
+def _asked(order: Order) -> str:
+    """The task that was asked for, by itself or by its loss."""
+    loss = order.parameters.get("loss")
+    for option, of in (("quantile", "quantile"), ("epsilon", "huber")):
+        if option in order.parameters and loss != of:
+            usage_error(f"--{option} belongs to --loss {of}")
+    if loss is None:
+        return order.task
+    task = "classification" if loss in ("logistic", "hinge") else "regression"
+    if order.task not in ("auto", task):
+        usage_error(f"--loss {loss} is for {task}, and --task {order.task} was asked for")
+    return task
 
 
 def check_metrics(option: str, names: Sequence[str], classes: bool) -> None:
@@ -228,7 +245,7 @@ def _estimator(order: Order, task: Task, schema: Schema | None, valid: Examples 
         del parameters["patience"]
     metrics = list(order.metrics)
     check_metrics("--metric", metrics, task.kind == "classification")
-    if not metrics and valid is not None:
+    if not metrics and valid is not None and parameters.get("loss", "squared") in USUAL_LOSSES:
         metrics = ["rmse", "mae"] if task.kind == "regression" else ["log_loss"]
         if task.kind == "classification" and len(np.unique(valid.y)) == 2:
             metrics.append("auc")

@@ -52,6 +52,8 @@ def write_predictions(
     scorer = Scorer.load(model)
     if what is What.PROBABILITIES and not scorer.is_classifier:
         usage_error("--proba is for classes; this model predicts numbers")
+    if what is What.PROBABILITIES and not scorer.knows_probabilities:
+        usage_error("--proba: a model of loss 'hinge' knows no probabilities; --raw has its scores")
     if keep and scorer.estimator.schema_ is None:
         usage_error(f"{model} was fitted on text without names of columns, so there is no --keep")
     started = time.perf_counter()
@@ -96,15 +98,14 @@ def _numbers(scorer: Scorer, scores: Any, what: What) -> dict[str, Any]:
     if not scorer.is_classifier:
         return {"prediction": scores}
     classes = [str(label) for label in scorer.estimator.classes_.tolist()]
-    if what is What.RAW:
-        if scores.ndim == 1:
-            return {"score": scores}
-        return {f"score_{name}": scores[:, c] for c, name in enumerate(classes)}
-    columns = {} if what is What.PROBABILITIES else {"prediction": scorer.labels(scores)}
-    probabilities = scorer.probabilities(scores).astype(np.float32)
-    if probabilities.ndim == 1:
-        return {**columns, "probability": probabilities}
-    return columns | {f"probability_{name}": probabilities[:, c] for c, name in enumerate(classes)}
+    columns = {"prediction": scorer.labels(scores)} if what is What.USUAL else {}
+    if what is What.RAW or not scorer.knows_probabilities:
+        word, numbers = "score", scores
+    else:
+        word, numbers = "probability", scorer.probabilities(scores).astype(np.float32)
+    if numbers.ndim == 1:
+        return {**columns, word: numbers}
+    return columns | {f"{word}_{name}": numbers[:, c] for c, name in enumerate(classes)}
 
 
 # --- files --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -118,6 +119,18 @@ class FMBase(EstimatorBase):
                 f"n_factors is {self.n_factors!r}, the model to go on from has"
                 f" {self._machine.n_factors}; keep that number, or fit anew (with warm_start=False)"
             )
+        wanted, found = self._loss(), self._targets
+        kinds = {found.loss, "logistic"} if found.loss == "softmax" else {found.loss}
+        if wanted[0] not in kinds or wanted[1] != found.loss_parameter:
+            raise DataError(
+                f"loss is {wanted[0]!r} ({wanted[1]:g}), the model to go on from was fitted to"
+                f" {found.loss!r} ({found.loss_parameter:g}); keep that loss, or fit anew (with"
+                " warm_start=False)"
+            )
+
+    @abstractmethod
+    def _loss(self) -> tuple[str, float]:
+        """The loss asked for, and its parameter (0 where it has none)."""
 
     def _options(self, machine: Machine, rows: Rows, seed: int) -> SolverOptions:
         """The solver's options; what is left open follows the data, those first seen."""
@@ -144,6 +157,7 @@ class FMBase(EstimatorBase):
             self.solver,
             n_factors=check_count("n_factors", self.n_factors),
             loss=targets.loss,
+            loss_parameter=targets.loss_parameter,
             n_outputs=targets.n_outputs,
             interactions=self.interactions,
             learning_rate=rate,

@@ -12,10 +12,11 @@ __all__ = ["default_init_scale", "default_l2_factors", "default_learning_rate"]
 # p (1 - p), about a fifth of it or less; so has the penalty that suits it. AdaGrad and SGD pay it
 # at each touch, FTRL once for all rows.
 L2_FACTORS = {
-    "adagrad": {"squared": 0.1, "logistic": 0.02, "softmax": 0.02},
-    "sgd": {"squared": 0.05, "logistic": 0.01, "softmax": 0.01},
-    "ftrl": {"squared": 10.0, "logistic": 1.0, "softmax": 1.0},
+    "adagrad": {"squared": 0.1, "logistic": 0.02},
+    "sgd": {"squared": 0.05, "logistic": 0.01},
+    "ftrl": {"squared": 10.0, "logistic": 1.0},
 }
+LIKE_SQUARED = ("squared", "huber", "poisson")  # counts have a mean of 1 for the solver
 OFTEN = 1000  # rows a feature is in, on average, from which the penalty falls: they speak for it
 
 # Step size for a row of one feature, and the most it may be.
@@ -35,7 +36,7 @@ def default_l2_factors(solver: str, loss: str, rows: Rows, n_features: int) -> f
     """
     if solver not in L2_FACTORS:
         return None  # refused elsewhere, by name
-    penalty = L2_FACTORS[solver][loss]
+    penalty = L2_FACTORS[solver]["squared" if loss in LIKE_SQUARED else "logistic"]
     touches = rows.nnz / max(n_features, 1)
     if solver == "ftrl" or touches <= OFTEN:
         return penalty

@@ -198,7 +198,7 @@ class EstimatorBase(BaseEstimator, ABC):
 
     def _adopt(self, machine: Any, history: History, n_iter: int | None = None) -> None:
         """Take over what was learned."""
-        features, std = machine.features, machine.targets.std
+        features, scale = machine.features, machine.targets.loss_scale
         self._machine, self._features, self._targets = machine, features, machine.targets
         self.n_features_in_ = features.n_inputs
         if features.names is not None:
@@ -209,7 +209,7 @@ class EstimatorBase(BaseEstimator, ABC):
         epochs = [
             {
                 "epoch": epoch.number,
-                "loss": epoch.loss * std**2,
+                "loss": epoch.loss * scale,
                 **epoch.metrics,
                 "seconds": epoch.seconds,
                 "rows_per_second": epoch.rows_per_second,
@@ -284,12 +284,12 @@ def _worth_holding_out(n_rows: int, n_features: int) -> bool:
 
 def _on_scale(progress: Progress | None, targets: Targets) -> Progress | None:
     """The callback, told the loss on the targets' own scale."""
-    if progress is None or targets.std == 1.0:
+    if progress is None or targets.loss_scale == 1.0:
         return progress
 
     def tell(event: str, told: Mapping[str, float]) -> None:
         if "loss" in told:
-            told = {**told, "loss": told["loss"] * targets.std**2}
+            told = {**told, "loss": told["loss"] * targets.loss_scale}
         progress(event, told)
 
     return tell

@@ -103,6 +103,7 @@ class Machine:
                         field_of=self.features.field_of(interactions),
                         schema=self.features.schema,
                         task=self.targets.task,
+                        metadata={"loss": self.targets.loss},
                     )
                 )
             self._models = tuple(models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,14 @@ from sklearn.utils import check_random_state
 
 from crossfm.errors import DataError, did_you_mean
 
-__all__ = ["check_count", "check_one_of", "check_options", "check_scores", "penalty_of_fields"]
+__all__ = [
+    "check_between",
+    "check_count",
+    "check_one_of",
+    "check_options",
+    "check_scores",
+    "penalty_of_fields",
+]
 
 
 def check_options(estimator: Any) -> int:
@@ -48,6 +56,18 @@ def check_count(name: str, value: Any, least: int = 0) -> int:
         number = least - 1
     if number < least:
         raise DataError(f"{name} is {value!r}, expected an integer of at least {least}")
+    return number
+
+
+def check_between(name: str, value: Any, above: float, below: float = math.inf) -> float:
+    """A number above one and below the other."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not above < number < below:
+        limit = "" if below == math.inf else f" and below {below:g}"
+        raise DataError(f"{name} is {value!r}, expected a finite number above {above:g}{limit}")
     return number
 
 

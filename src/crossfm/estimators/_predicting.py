@@ -8,16 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils.metaestimators import available_if
 
 from crossfm.errors import DataError
 from crossfm.estimators._fitting import EstimatorBase
+from crossfm.estimators._options import check_scores
 from crossfm.estimators._targets import ClassTargets, NumberTargets
 
 __all__ = ["PredictsClasses", "PredictsNumbers"]
 
 
 class PredictsNumbers(RegressorMixin, EstimatorBase):
-    """An estimator whose scores are numbers on the scale of the targets."""
+    """An estimator whose scores are numbers on the scale of the targets, or their logarithms."""
 
     def predict(self, X: Any) -> NDArray[np.float32]:
         """Predicted numbers ``[n]``.
@@ -25,7 +27,8 @@ class PredictsNumbers(RegressorMixin, EstimatorBase):
         Args:
             X: as in `fit`. Categories not seen in training count as their field's unknown one.
         """
-        return self._scores(X)
+        scores = self._scores(X)
+        return check_scores(self._targets.shown(scores, "value"))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Coefficient of determination R², at most 1; 0 for always predicting the mean.
@@ -36,7 +39,8 @@ class PredictsNumbers(RegressorMixin, EstimatorBase):
             sample_weight: ``[n]``, the name of a column, or None.
         """
         scores, y, weight = self._judged(X, y, sample_weight)
-        return float(r2_score(y, scores, sample_weight=weight))
+        found = check_scores(self._targets.shown(scores, "value"))
+        return float(r2_score(y, found, sample_weight=weight))
 
     def _learn_targets(
         self, y: Any, weight: NDArray[Any] | None, classes: Any = None
@@ -44,13 +48,27 @@ class PredictsNumbers(RegressorMixin, EstimatorBase):
         return NumberTargets.learn(y, weight)
 
 
+def _knows_probabilities(estimator: Any) -> bool:
+    loss = getattr(estimator, "loss", "logistic")
+    if loss == "hinge":
+        raise AttributeError(
+            "there are no probabilities under loss='hinge'; take loss='logistic', or"
+            " decision_function"
+        )
+    return True
+
+
 class PredictsClasses(ClassifierMixin, EstimatorBase):
-    """An estimator whose scores are log odds, or one a class."""
+    """An estimator whose scores are log odds, or margins, or one of these a class."""
 
     def decision_function(self, X: Any) -> NDArray[np.float32]:
-        """Raw scores: log odds of the second of two classes ``[n]``, or one a class ``[n, C]``."""
+        """Raw scores: log odds of the second of two classes ``[n]``, or one a class ``[n, C]``.
+
+        Under the hinge loss they are margins: positive for the class, 1 or more where it is sure.
+        """
         return self._scores(X)
 
+    @available_if(_knows_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probability of each class, ``[n, C]``."""
         scores = self._scores(X)
@@ -58,7 +76,7 @@ class PredictsClasses(ClassifierMixin, EstimatorBase):
         return found if found.ndim == 2 else np.stack([1 - found, found], axis=1)
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable label of each row, ``[n]``."""
+        """The label of the highest score of each row, ``[n]``."""
         scores = self._scores(X)
         return self._targets.labels(scores)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from crossfm.errors import ModelFileError, require
 from crossfm.estimators._features import Features
 from crossfm.estimators._machine import Machine
 from crossfm.estimators._scaling import Scaling
-from crossfm.estimators._targets import ClassTargets, NumberTargets, Targets
+from crossfm.estimators._targets import ClassTargets, NumberLoss, NumberTargets, Targets
 from crossfm.store import load_model, save_model
 from crossfm.store.network_file import holds_network
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from crossfm.estimators._base import FMBase
 
 __all__ = ["description", "load", "restored_parameters", "restored_targets", "save_estimator"]
+
+LARGEST_LOG = 700.0  # exp of more is not a number
 
 # Parameters that JSON holds as they are; the others come back as their defaults.
 PLAIN = (str, int, float, bool, type(None))
@@ -142,14 +144,26 @@ def restored_parameters(estimator: Any, found: Mapping[str, Any]) -> None:
 def restored_targets(are_numbers: bool, state: dict[str, Any], estimator: Any) -> Targets:
     """The targets of a `description`."""
     if are_numbers:
-        targets = NumberTargets(float(state["mean"]), float(state["std"]))
+        targets = NumberTargets(
+            float(state["mean"]),
+            float(state["std"]),
+            state.get("loss", "squared"),  # files of 0.1 named none
+            float(state.get("loss_parameter", 0.0)),
+        )
+        if targets.loss not in get_args(NumberLoss):
+            raise ValueError(f"a loss of numbers that is none, {targets.loss!r}")
         if not (np.isfinite(targets.mean) and np.isfinite(targets.std) and targets.std > 0):
             raise ValueError("a target scale that is not a positive number")
+        if targets.loss == "poisson" and abs(targets.mean) > LARGEST_LOG:
+            raise ValueError("a mean of counts that no number holds")
         return targets
     classes = np.array(state["classes"], np.dtype(state["dtype"]))
     if classes.ndim != 1 or len(classes) < 2 or classes.dtype.kind not in "fiubUSmM":
         raise ValueError("classes that are none")
-    return ClassTargets(classes, estimator.class_weight)
+    loss = state.get("loss", "logistic")
+    if loss not in ("logistic", "softmax", "hinge"):
+        raise ValueError(f"a loss of classes that is none, {loss!r}")
+    return ClassTargets(classes, estimator.class_weight, loss)
 
 
 _NOT_PLAIN = object()

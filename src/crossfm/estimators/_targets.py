@@ -9,44 +9,88 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossfm.errors import DataError
-from crossfm.losses import Logistic, Softmax, sigmoid, softmax
+from crossfm.losses import Hinge, Logistic, Poisson, Softmax, sigmoid, softmax, weighted_quantile
+from crossfm.metrics import Metric, get_metric
 
 __all__ = ["ClassTargets", "NumberTargets", "Targets", "as_vector", "check_weight"]
 
 Array = NDArray[Any]
+NumberLoss: TypeAlias = Literal["squared", "huber", "poisson", "quantile"]
+
+TINY = float(np.finfo(np.float32).tiny)  # a predicted mean is never 0
 
 
 class NumberTargets:
-    """Regression: numbers, standardised for the solver. The scale of the first fit stays.
+    """Regression: numbers, on a common scale for the solver. The scale of the first fit stays.
+
+    A solver's score z means the score ``mean + std z``, and that the prediction, or under Poisson
+    its logarithm. Targets become ``(y - mean) / std``, under Poisson ``y / exp(mean)``: their mean
+    is 1 then.
 
     Attributes:
-        mean: of the targets first seen, weights respected.
-        std: their deviation; 1 where all are equal.
+        mean: of the targets first seen, weights respected; their median under Huber, their
+            quantile under the quantile loss, their mean's logarithm under Poisson.
+        std: their deviation, 1 where all are equal; a robust one under Huber and the quantile loss;
+            1 under Poisson.
+        loss: "squared", "huber", "poisson" or "quantile".
+        loss_parameter: of "huber" the deviations from which on it is linear, of "quantile" the
+            level.
     """
 
-    loss: Literal["squared", "logistic", "softmax"] = "squared"
     task: Literal["regression", "classification"] = "regression"
-    metric = "rmse"
     n_outputs = 1
 
-    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+    def __init__(
+        self,
+        mean: float = 0.0,
+        std: float = 1.0,
+        loss: NumberLoss = "squared",
+        loss_parameter: float = 0.0,
+    ) -> None:
         self.mean = mean
         self.std = std
+        self.loss = loss
+        self.loss_parameter = loss_parameter
 
     @staticmethod
-    def learn(y: Any, weight: Array | None) -> NumberTargets:
-        """Mean and deviation of these targets."""
+    def learn(
+        y: Any, weight: Array | None, loss: NumberLoss = "squared", loss_parameter: float = 0.0
+    ) -> NumberTargets:
+        """The scale of these targets."""
         numbers = _numbers(y)
         size = float(np.abs(numbers).max()) or 1.0
         z = numbers / size  # squares of large numbers stay finite
-        mean = float(np.average(z, weights=weight))
-        std = float(np.sqrt(np.average((z - mean) ** 2, weights=weight)))
+        if loss == "poisson":
+            mean = float(np.average(_counts(z), weights=weight))
+            return NumberTargets(float(np.log(mean * size)) if mean else 0.0, 1.0, loss)
+        if loss == "squared":
+            mean = float(np.average(z, weights=weight))
+            std = float(np.sqrt(np.average((z - mean) ** 2, weights=weight)))
+        else:
+            level = loss_parameter if loss == "quantile" else 0.5
+            mean, std = weighted_quantile(z, level, weight), _robust_deviation(z, weight)
         if std <= 1e-12 * max(abs(mean), 1e-300):
-            return NumberTargets(mean * size, 1.0)
-        return NumberTargets(mean * size, std * size)
+            return NumberTargets(mean * size, 1.0, loss, loss_parameter)
+        return NumberTargets(mean * size, std * size, loss, loss_parameter)
+
+    @property
+    def metric(self) -> str | Metric:
+        """What judges a validation, where nothing else is asked for."""
+        if self.loss == "quantile":
+            return get_metric(f"pinball@{self.loss_parameter!r}")
+        return {"squared": "rmse", "huber": "mae", "poisson": "poisson_deviance"}[self.loss]
+
+    @property
+    def loss_scale(self) -> float:
+        """What a solver's loss times it is the loss of the data."""
+        if self.loss == "poisson":
+            return float(np.exp(self.mean))
+        return self.std if self.loss == "quantile" else self.std**2
 
     def encode(self, y: Any) -> NDArray[np.float32]:
-        """``(y - mean) / std``."""
+        """The targets as the solver sees them."""
+        if self.loss == "poisson":
+            return (_counts(_numbers(y)) / np.exp(self.mean)).astype(np.float32)
         return ((_numbers(y) - self.mean) / self.std).astype(np.float32)
 
     def weigh(self, codes: NDArray[np.float32], weight: Array | None) -> Array | None:
@@ -54,15 +98,23 @@ class NumberTargets:
         return weight
 
     def start(self, codes: NDArray[np.float32], weight: Array | None) -> NDArray[np.float64]:
-        """Zero: the mean."""
+        """The score of a model without features: zero, but where all counts are."""
+        if self.loss == "poisson":
+            return np.atleast_1d(Poisson().initial_score(codes, weight))
         return np.zeros(1)
 
     def shown(self, scores: Array, needs: str) -> Array:
-        """The scores."""
+        """Predictions, or scores."""
+        if self.loss == "poisson" and needs == "value":
+            mean = np.exp(np.asarray(scores, np.float64))
+            with np.errstate(over="ignore"):  # becomes infinite, refused where it is given out
+                return np.maximum(mean, TINY).astype(np.float32)
         return scores
 
     def truth(self, codes: NDArray[np.float32], needs: str) -> Array:
         """The targets on their own scale."""
+        if self.loss == "poisson":
+            return codes.astype(np.float64) * np.exp(self.mean)
         return codes.astype(np.float64) * self.std + self.mean
 
     def strata(self, codes: NDArray[np.float32]) -> None:
@@ -70,7 +122,12 @@ class NumberTargets:
 
     def state(self) -> dict[str, Any]:
         """For JSON."""
-        return {"mean": self.mean, "std": self.std}
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "loss": self.loss,
+            "loss_parameter": self.loss_parameter,
+        }
 
 
 class ClassTargets:
@@ -81,18 +138,19 @@ class ClassTargets:
         class_weight: label to weight, "balanced", or None.
     """
 
-    loss: Literal["squared", "logistic", "softmax"]
+    loss: Literal["logistic", "softmax", "hinge"]
     task: Literal["regression", "classification"] = "classification"
-    metric = "log_loss"
-    mean, std = 0.0, 1.0
+    mean, std, loss_scale, loss_parameter = 0.0, 1.0, 1.0, 0.0
 
-    def __init__(self, classes: Array, class_weight: Any = None) -> None:
+    def __init__(self, classes: Array, class_weight: Any = None, loss: str = "logistic") -> None:
         self.classes = classes
         self.class_weight = class_weight
-        self.loss = "logistic" if len(classes) == 2 else "softmax"
+        self.loss = "hinge" if loss == "hinge" else "logistic" if len(classes) == 2 else "softmax"
 
     @staticmethod
-    def learn(y: Any, class_weight: Any, classes: ArrayLike | None = None) -> ClassTargets:
+    def learn(
+        y: Any, class_weight: Any, classes: ArrayLike | None = None, loss: str = "logistic"
+    ) -> ClassTargets:
         """The labels that occur, or those given."""
         labels = _labels(y) if classes is None else _labels(np.asarray(classes))
         found = np.unique(labels)
@@ -103,7 +161,12 @@ class ClassTargets:
                 if classes is None
                 else f"classes holds {len(found)} labels, a classifier needs at least two"
             )
-        return ClassTargets(found, class_weight)
+        return ClassTargets(found, class_weight, loss)
+
+    @property
+    def metric(self) -> str:
+        """What judges a validation, where nothing else is asked for."""
+        return "hinge_loss" if self.loss == "hinge" else "log_loss"
 
     @property
     def n_outputs(self) -> int:
@@ -157,18 +220,22 @@ class ClassTargets:
         return chosen if weight is None else weight * chosen
 
     def start(self, codes: NDArray[np.float32], weight: Array | None) -> NDArray[np.float64]:
-        """The log odds of the base rate; logs of the classes' shares."""
+        """The log odds of the base rate; logs of the classes' shares; under hinge a margin."""
+        if self.loss == "hinge":
+            return np.atleast_1d(Hinge().initial_score(codes, weight, len(self.classes)))
         if self.loss == "logistic":
             return np.atleast_1d(Logistic().initial_score(codes, weight))
         return Softmax().initial_score(codes, weight, len(self.classes))
 
     def probabilities(self, scores: Array) -> NDArray[np.float64]:
         """Probability of the second of two classes ``[n]``, or of each class ``[n, C]``."""
+        if self.loss == "hinge":
+            Hinge().mean(scores)  # refuses
         return sigmoid(scores) if self.loss == "logistic" else softmax(scores)
 
     def labels(self, scores: Array) -> Array:
         """The most probable label of each row."""
-        if self.loss == "logistic":
+        if self.n_outputs == 1:
             return self.classes[(scores > 0).astype(np.intp)]
         return self.classes[scores.argmax(axis=1)]
 
@@ -190,7 +257,7 @@ class ClassTargets:
     def state(self) -> dict[str, Any]:
         """For JSON."""
         plain = self.classes.view(np.int64) if self.classes.dtype.kind in "mM" else self.classes
-        return {"classes": plain.tolist(), "dtype": self.classes.dtype.str}
+        return {"classes": plain.tolist(), "dtype": self.classes.dtype.str, "loss": self.loss}
 
 
 Targets: TypeAlias = NumberTargets | ClassTargets
@@ -222,6 +289,27 @@ def check_weight(weight: Any, n_rows: int) -> NDArray[np.float64] | None:
     if n_rows and not checked.any():
         raise DataError("Sample weights must contain at least one non-zero number; all are zero")
     return checked
+
+
+def _counts(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Targets of the Poisson loss, none of which is negative."""
+    if (numbers < 0).any():
+        raise DataError(
+            f"row {int(np.argmax(numbers < 0))}: the target is negative, and loss='poisson' takes"
+            " counts, 0 or more; take another loss"
+        )
+    return numbers
+
+
+def _robust_deviation(z: NDArray[np.float64], weight: Array | None) -> float:
+    """1.4826 times the median distance to the median, which for normal numbers is the deviation.
+
+    Where more than half are equal it is 0, and the mean distance is taken in its place.
+    """
+    distance = np.abs(z - weighted_quantile(z, 0.5, weight))
+    return 1.4826 * weighted_quantile(distance, 0.5, weight) or float(
+        np.average(distance, weights=weight)
+    )
 
 
 def _class_weight(label: Any, value: Any) -> float:

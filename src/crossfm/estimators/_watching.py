@@ -22,7 +22,7 @@ __all__ = ["Lines", "expect_a_best", "held_out", "metrics_of", "watch_rows"]
 Array = NDArray[Any]
 
 
-def metrics_of(eval_metric: Any, default: str) -> list[Metric]:
+def metrics_of(eval_metric: Any, default: str | Metric) -> list[Metric]:
     """The metrics to report; the first decides."""
     if eval_metric is None:
         eval_metric = default

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError
 from crossfm.estimators._base import FMBase
+from crossfm.estimators._options import check_one_of
 from crossfm.estimators._predicting import PredictsClasses
+from crossfm.estimators._targets import ClassTargets
 
 __all__ = ["FMClassifier"]
 
@@ -20,10 +22,13 @@ class FMClassifier(PredictsClasses, FMBase):
     r"""Factorization machine for classes: clicks, purchases, categories.
 
     Two classes: ``P(y = 1) = sigmoid(w0 + sum_i w_i x_i + sum_{i<j} <v_i, v_j> x_i x_j)``, fitted
-    to log loss. More: a machine a class, their scores in a softmax, fitted together.
+    to log loss. More: a machine a class, their scores in a softmax, fitted together. With the hinge
+    loss there are scores with a margin instead of probabilities, of each class against the rest.
 
     Args:
         n_factors: length k of each feature's vector ``v_i``; 0 gives a linear model.
+        loss: "logistic", or "hinge": only the side and a margin of 1 count, and there is no
+            `predict_proba`.
         solver: "adagrad" (robust, the default), "sgd", or "ftrl" (L1 penalties, exact zeros).
         learning_rate: step size; None: 1.5 over the mean features of a row (the sum of its squared
             values), at most 0.1 (for "sgd" 0.1 over them, at most 0.01).
@@ -49,7 +54,7 @@ class FMClassifier(PredictsClasses, FMBase):
         validation_fraction: share of the rows held out where there is no `eval_set`.
         eval_metric: a name of `crossfm.metrics.METRICS`, a `Metric`, ``f(y_true, y_pred)`` on
             labels (greater is better), or a list of these, the first of which decides; None:
-            "log_loss".
+            "log_loss" ("hinge_loss" with the hinge loss).
         class_weight: "balanced", a dict of label: weight, or None: all alike. Rows held out count
             with it too; those of an `eval_set` count as they are given.
         scale_values: "auto": columns of numbers in matrices are scaled for training, and the
@@ -70,7 +75,7 @@ class FMClassifier(PredictsClasses, FMBase):
         model_: all three as a frozen `FactorModel`, for two classes; `models_`: a tuple of one, or
             of one a class.
         schema_: the fitted schema, for columns with names, else None.
-        history_: a dict an epoch: "epoch", "loss" (mean log loss while training), validation
+        history_: a dict an epoch: "epoch", "loss" (its mean while training), validation
             metrics, "seconds", "rows_per_second".
         n_iter_: epochs run.
         best_epoch_: the epoch whose parameters were kept.
@@ -93,6 +98,7 @@ class FMClassifier(PredictsClasses, FMBase):
         self,
         n_factors: int = 16,
         *,
+        loss: str = "logistic",
         solver: str = "adagrad",
         learning_rate: float | None = None,
         n_epochs: int = 50,
@@ -117,6 +123,7 @@ class FMClassifier(PredictsClasses, FMBase):
         verbose: int = 0,
     ) -> None:
         self.n_factors = n_factors
+        self.loss = loss
         self.solver = solver
         self.learning_rate = learning_rate
         self.n_epochs = n_epochs
@@ -139,6 +146,18 @@ class FMClassifier(PredictsClasses, FMBase):
         self.deterministic = deterministic
         self.random_state = random_state
         self.verbose = verbose
+
+    def _check(self) -> int:
+        check_one_of("loss", self.loss, ("logistic", "hinge"))
+        return super()._check()
+
+    def _loss(self) -> tuple[str, float]:
+        return self.loss, 0.0
+
+    def _learn_targets(
+        self, y: Any, weight: NDArray[Any] | None, classes: Any = None
+    ) -> ClassTargets:
+        return ClassTargets.learn(y, self.class_weight, classes, self.loss)
 
     def partial_fit(
         self,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast, get_args
+
+from numpy.typing import NDArray
 
 from crossfm.data.schema import Schema
 from crossfm.estimators._base import FMBase
+from crossfm.estimators._options import check_between, check_one_of
 from crossfm.estimators._predicting import PredictsNumbers
+from crossfm.estimators._targets import NumberLoss, NumberTargets
 
 __all__ = ["FMRegressor"]
 
@@ -16,10 +20,17 @@ class FMRegressor(PredictsNumbers, FMBase):
     r"""Factorization machine for numbers: ratings, prices, times.
 
     ``y = w0 + sum_i w_i x_i + sum_{i<j} <v_i, v_j> x_i x_j`` over the features of a row, fitted to
-    squared errors. It learns on standardised targets and gives out parameters on their own scale.
+    squared errors, or to another loss: ``log y`` is that sum under "poisson". It learns on
+    standardised targets and gives out parameters on their own scale.
 
     Args:
         n_factors: length k of each feature's vector ``v_i``; 0 gives a linear model.
+        loss: "squared" (predicts means), "huber" (the same, less moved by outliers), "poisson"
+            (means of counts, 0 or more) or "quantile".
+        epsilon: with "huber", residuals count in proportion from so many deviations of the
+            targets on, and not squared. (The deviation is a robust one: 1.4826 times the median
+            distance to the median.)
+        quantile: with "quantile", the level of the quantile to predict; 0.5: the median.
         solver: "adagrad" (robust, the default), "sgd", or "ftrl" (L1 penalties, exact zeros).
         learning_rate: step size; None: 1.5 over the mean features of a row (the sum of its squared
             values), at most 0.1 (for "sgd" 0.1 over them, at most 0.01).
@@ -44,7 +55,8 @@ class FMRegressor(PredictsNumbers, FMBase):
         patience: epochs without an improvement before the fit stops.
         validation_fraction: share of the rows held out where there is no `eval_set`.
         eval_metric: a name of `crossfm.metrics.METRICS`, a `Metric`, ``f(y_true, y_pred)`` (greater
-            is better), or a list of these, the first of which decides; None: "rmse".
+            is better), or a list of these, the first of which decides; None: "rmse" ("mae",
+            "poisson_deviance" and "pinball@q" with the other losses).
         scale_values: "auto": columns of numbers in matrices are scaled for training, and the
             scale is folded into the parameters, which stay those of the raw values; False: not.
             (The fields of a frame are scaled by its schema.)
@@ -61,8 +73,8 @@ class FMRegressor(PredictsNumbers, FMBase):
         factors_: ``V`` ``[n_features, n_factors]``.
         model_: all three as a frozen `FactorModel`; `models_`: the same in a tuple.
         schema_: the fitted schema, for columns with names, else None.
-        history_: a dict an epoch: "epoch", "loss" (half the mean squared error while training),
-            validation metrics, "seconds", "rows_per_second".
+        history_: a dict an epoch: "epoch", "loss" (its mean while training, for "squared" half the
+            mean squared error), validation metrics, "seconds", "rows_per_second".
         n_iter_: epochs run.
         best_epoch_: the epoch whose parameters were kept.
         n_features_in_: columns (or ids) that were read.
@@ -81,6 +93,9 @@ class FMRegressor(PredictsNumbers, FMBase):
         self,
         n_factors: int = 16,
         *,
+        loss: str = "squared",
+        epsilon: float = 1.35,
+        quantile: float = 0.5,
         solver: str = "adagrad",
         learning_rate: float | None = None,
         n_epochs: int = 50,
@@ -104,6 +119,9 @@ class FMRegressor(PredictsNumbers, FMBase):
         verbose: int = 0,
     ) -> None:
         self.n_factors = n_factors
+        self.loss = loss
+        self.epsilon = epsilon
+        self.quantile = quantile
         self.solver = solver
         self.learning_rate = learning_rate
         self.n_epochs = n_epochs
@@ -125,6 +143,27 @@ class FMRegressor(PredictsNumbers, FMBase):
         self.deterministic = deterministic
         self.random_state = random_state
         self.verbose = verbose
+
+    def _check(self) -> int:
+        check_one_of("loss", self.loss, get_args(NumberLoss))
+        check_between("epsilon", self.epsilon, 0.0)
+        check_between("quantile", self.quantile, 0.0, 1.0)
+        return super()._check()
+
+    def _loss(self) -> tuple[str, float]:
+        of = {"huber": self.epsilon, "quantile": self.quantile}
+        return self.loss, float(of.get(self.loss, 0.0))
+
+    def _learn_targets(
+        self, y: Any, weight: NDArray[Any] | None, classes: Any = None
+    ) -> NumberTargets:
+        loss, parameter = self._loss()
+        return NumberTargets.learn(y, weight, cast(NumberLoss, loss), parameter)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.positive_only = self.loss == "poisson"
+        return tags
 
     def partial_fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> FMRegressor:
         """Learn from more data in one pass; the first call starts a model.

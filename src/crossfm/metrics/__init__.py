@@ -4,6 +4,7 @@ All have the form ``metric(y_true, y_pred, *, sample_weight=None)``; those over 
 take ``groups``. `METRICS` holds them by name, `get_metric` looks them up.
 """
 
+from crossfm.metrics.margin import hinge_loss
 from crossfm.metrics.probability import (
     ReliabilityCurve,
     ece,
@@ -20,7 +21,7 @@ from crossfm.metrics.ranking import (
     recall_at_k,
 )
 from crossfm.metrics.registry import METRICS, Metric, get_metric
-from crossfm.metrics.regression import mae, rmse
+from crossfm.metrics.regression import mae, pinball_loss, poisson_deviance, rmse
 
 __all__ = [
     "METRICS",
@@ -31,6 +32,7 @@ __all__ = [
     "ece",
     "get_metric",
     "grouped_auc",
+    "hinge_loss",
     "log_loss",
     "mae",
     "mrr",
@@ -38,5 +40,7 @@ __all__ = [
     "normalized_entropy",
     "recall_at_k",
     "reliability_curve",
+    "pinball_loss",
+    "poisson_deviance",
     "rmse",
 ]

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crossfm.errors import DataError, did_you_mean
+from crossfm.metrics.margin import hinge_loss
 from crossfm.metrics.probability import ece, log_loss, normalized_entropy
 from crossfm.metrics.ranking import auc, grouped_auc, mrr, ndcg_at_k, recall_at_k
-from crossfm.metrics.regression import mae, rmse
+from crossfm.metrics.regression import mae, pinball_loss, poisson_deviance, rmse
 
 __all__ = ["METRICS", "Metric", "get_metric"]
 
@@ -89,6 +90,9 @@ METRICS: dict[str, Metric] = {
     for m in (
         Metric("rmse", rmse, False, "value"),
         Metric("mae", mae, False, "value"),
+        Metric("poisson_deviance", poisson_deviance, False, "value"),
+        Metric("pinball_loss", pinball_loss, False, "value"),
+        Metric("hinge_loss", hinge_loss, False, "score"),
         Metric("log_loss", log_loss, False, "probability"),
         Metric("normalized_entropy", normalized_entropy, False, "probability"),
         Metric("ece", ece, False, "probability"),
@@ -114,8 +118,8 @@ def get_metric(
 
     Args:
         metric: a name of `METRICS`; "ndcg@5", "recall@20" or "mrr@10" for a list of that
-            length; a `Metric`; or ``f(y_true, y_pred)``, which may take ``sample_weight``
-            and ``groups`` too.
+            length; "pinball@0.9" for the `pinball_loss` of that quantile; a `Metric`; or
+            ``f(y_true, y_pred)``, which may take ``sample_weight`` and ``groups`` too.
         greater_is_better: for a function; True where left out.
         needs: for a function, what it is given: "value" (where left out), "probability" or
             "score".
@@ -148,7 +152,13 @@ def get_metric(
         if at and stem in _AT_K and length.isascii() and length.isdigit() and int(length) > 0:
             base = METRICS[_AT_K[stem]]
             return replace(base, name=metric, function=partial(base.function, k=int(length)))
-        known = [*METRICS, "ndcg@k", "recall@k", "mrr@k"]
+        if at and stem == "pinball" and 0 < (level := _number(length)) < 1:
+            return replace(
+                METRICS["pinball_loss"],
+                name=metric,
+                function=partial(pinball_loss, quantile=level),
+            )
+        known = [*METRICS, "pinball@q", "ndcg@k", "recall@k", "mrr@k"]
         raise DataError(
             f"no metric {metric!r}.{did_you_mean(metric, known)} Known: {', '.join(known)}"
         )
@@ -172,3 +182,10 @@ def get_metric(
         takes_groups="groups" in parameters or any_name,
         takes_weights="sample_weight" in parameters or any_name,
     )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0

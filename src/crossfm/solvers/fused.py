@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,13 @@ from crossfm import _native
 from crossfm.data.rows import Rows, RowStats
 from crossfm.errors import DataError
 from crossfm.model import FactorModel, empty_factors, group_fields
-from crossfm.solvers.options import FTRL, SGD, AdaGrad, SolverOptions
+from crossfm.solvers.options import FTRL, SGD, AdaGrad, Loss, SolverOptions
 
 __all__ = ["FusedTrainer", "Prepared", "padded_factors"]
 
-_LOSSES = {"squared": 0, "logistic": 1, "softmax": 2}
+# as the core numbers them
+_LOSSES = {name: number for number, name in enumerate(get_args(Loss))}
+CURVED = ("squared", "huber", "poisson")  # of curvature 1; others have a fifth or less
 _OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2}
 
 HOT_FEATURES = 2048  # at most so many features are private to each thread
@@ -327,6 +329,7 @@ class FusedTrainer:
         o = self.options
         return _native.Steps(
             loss=_LOSSES[o.loss],
+            loss_parameter=o.loss_parameter,
             across_fields=o.interactions == "across_fields",
             learning_rate=o.learning_rate,
             beta=o.beta if isinstance(o, FTRL) else 1.0,
@@ -342,7 +345,7 @@ class FusedTrainer:
         least, most = FROZEN if o.deterministic else MERGED
         most = min(most, len(ready) // BLOCKS_AN_EPOCH)
         if isinstance(o, SGD):  # its steps do not shrink with the rows trained
-            share = 0.5 if o.deterministic else 2.0 if o.loss == "squared" else 8.0
+            share = 0.5 if o.deterministic else 2.0 if o.loss in CURVED else 8.0
             most = min(most, int(share / (o.learning_rate * max(ready.size, 1e-6))))
         each = 1 if o.deterministic else threads
         most = max(1, most // each)
@@ -351,9 +354,14 @@ class FusedTrainer:
     def _check_targets(self, rows: Rows) -> None:
         if rows.targets is None:
             raise DataError("training needs targets")
-        if self.options.loss == "squared" or not len(rows):
+        if self.options.loss in ("squared", "huber", "quantile") or not len(rows):
             return
-        classes = 2 if self.options.loss == "logistic" else self.options.n_outputs
+        if self.options.loss == "poisson":
+            if (low := float(rows.targets.min())) < 0:
+                row = int(np.argmin(rows.targets))
+                raise DataError(f"row {row}: target is {low:g}, the poisson loss takes 0 or more")
+            return
+        classes = max(2, self.options.n_outputs)
         bad = (rows.targets < 0) | (rows.targets > classes - 1)
         bad |= rows.targets != np.floor(rows.targets)
         if bad.any():

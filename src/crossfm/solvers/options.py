@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from crossfm.errors import DataError, did_you_mean
 
 __all__ = ["FTRL", "SGD", "SOLVERS", "AdaGrad", "SolverOptions", "solver_options"]
 
-Loss = Literal["squared", "logistic", "softmax"]
+Loss = Literal["squared", "logistic", "softmax", "hinge", "huber", "poisson", "quantile"]
 Interactions = Literal["all", "across_fields"]
 
 
@@ -25,14 +25,17 @@ class SolverOptions:
 
     Attributes:
         n_factors: length k of each feature's vector; 0 gives a linear model.
-        loss: "squared", "logistic" (targets 0 and 1) or "softmax" (targets 0 .. n_outputs-1).
+        loss: a name of `crossfm.losses.LOSSES`: "squared", "huber" or "quantile" (any targets),
+            "poisson" (targets 0 or more, the score is their mean's logarithm), "logistic" (targets
+            0 and 1), "softmax" (targets 0 .. n_outputs-1), or "hinge" (either).
+        loss_parameter: of "huber" the residual from which it is linear, of "quantile" the level.
         interactions: "all" pairs of features, or pooled per field and crossed "across_fields".
         learning_rate: step size.
         l2_linear: penalty ``l2 / 2 * w_i^2`` at each touch of a feature; one number, or one a
             field.
         l2_factors: the same for the factors.
         init_scale: standard deviation of the random factors at the start.
-        n_outputs: 1, or the number of classes under softmax.
+        n_outputs: 1, or the number of classes under softmax and hinge.
         shuffle: visit the rows of an epoch in random order; from 100,000 rows on in runs of
             eight neighbours.
         n_jobs: threads; -1 for all cores.
@@ -47,6 +50,7 @@ class SolverOptions:
 
     n_factors: int = 16
     loss: Loss = "squared"
+    loss_parameter: float = 0.0
     interactions: Interactions = "all"
     learning_rate: float = 0.05
     l2_linear: float | Sequence[float] = 0.0
@@ -60,7 +64,12 @@ class SolverOptions:
 
     def __post_init__(self) -> None:
         _expect_integer("n_factors", self.n_factors, 0, 4096)
-        _expect_one_of("loss", self.loss, ("squared", "logistic", "softmax"))
+        _expect_one_of("loss", self.loss, get_args(Loss))
+        if self.loss in ("huber", "quantile"):
+            most = 1.0 if self.loss == "quantile" else math.inf
+            _expect_number(
+                f"loss_parameter of loss={self.loss!r}", self.loss_parameter, above=0.0, below=most
+            )
         _expect_one_of("interactions", self.interactions, ("all", "across_fields"))
         _expect_number("learning_rate", self.learning_rate, above=0.0)
         for name in ("l2_linear", "l2_factors"):
@@ -70,8 +79,8 @@ class SolverOptions:
                 _expect_number(name, number, least=0.0)
         _expect_number("init_scale", self.init_scale, least=0.0)
         _expect_integer("n_outputs", self.n_outputs, 1, 2**16)
-        if self.loss != "softmax" and self.n_outputs != 1:
-            raise DataError(f"n_outputs={self.n_outputs} needs loss='softmax'")
+        if self.loss not in ("softmax", "hinge") and self.n_outputs != 1:
+            raise DataError(f"n_outputs={self.n_outputs} needs loss='softmax' or 'hinge'")
         if not isinstance(self.n_jobs, int) or self.n_jobs == 0 or self.n_jobs < -1:
             raise DataError(f"n_jobs must be a positive integer or -1 (all), got {self.n_jobs!r}")
 
@@ -170,14 +179,20 @@ def _expect_integer(name: str, value: object, least: int, most: int) -> None:
 
 
 def _expect_number(
-    name: str, value: Any, *, above: float | None = None, least: float | None = None
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    below: float = math.inf,
+    least: float | None = None,
 ) -> None:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if above is not None and not (above < number < math.inf):
-        raise DataError(f"{name} must be a finite number above {above:g}, got {value!r}")
+    if above is not None and not (above < number < below):
+        limit = "" if below == math.inf else f" and below {below:g}"
+        raise DataError(f"{name} must be a finite number above {above:g}{limit}, got {value!r}")
     if least is not None and not (least <= number < math.inf):
         raise DataError(f"{name} must be a finite number of at least {least:g}, got {value!r}")
 
