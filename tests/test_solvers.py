@@ -11,7 +11,7 @@ from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError
 from crossfm.metrics import log_loss
 from crossfm.solvers import SGD, AdaGrad, FusedTrainer, Watch, fit, solver_options
-from crossfm.solvers.training import _visits
+from crossfm.solvers.feeding import visits
 
 RTOL, ATOL = 5e-4, 5e-5  # float32, some hundred updates of each number, estimated square roots
 
@@ -176,12 +176,12 @@ def test_early_stopping_restores_the_best_epoch():
 @pytest.mark.parametrize("n", [1, 99_999, 100_000, 100_003])
 def test_every_row_is_visited_once_an_epoch(n):
     first, again, other = (
-        np.concatenate(list(_visits(n, 4096, np.random.default_rng(s)))) for s in (0, 0, 1)
+        np.concatenate(list(visits(n, 4096, np.random.default_rng(s)))) for s in (0, 0, 1)
     )
     np.testing.assert_array_equal(np.sort(first), np.arange(n))
     np.testing.assert_array_equal(first, again)
     assert n == 1 or (first != other).mean() > 0.99
-    np.testing.assert_array_equal(np.concatenate(list(_visits(n, 4096, None))), np.arange(n))
+    np.testing.assert_array_equal(np.concatenate(list(visits(n, 4096, None))), np.arange(n))
 
 
 def test_divergence_is_told_with_epoch_and_remedy():

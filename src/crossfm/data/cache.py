@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from crossfm import _native
 from crossfm.data.blockfile import BlockFile, BlockWriter
-from crossfm.data.files import replacing
+from crossfm.data.files import remove_leftovers, replacing
 from crossfm.data.rows import Rows, RowStats
 from crossfm.data.tally import TargetTally
 from crossfm.errors import DataError
@@ -247,6 +247,7 @@ def cached_rows(
             return cached
     place = next((place for place in folders if _writable(place)), folders[0])
     found = place / f"{name}{SUFFIX}"
+    remove_leftovers(found, older_than=3600.0)  # another process may be writing the same
     write(found)
     return CachedRows(found)
 

@@ -7,6 +7,7 @@ import gzip
 import os
 import secrets
 import stat
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import IO, BinaryIO, cast
 
 from crossfm.errors import CrossfmError, DataError, did_you_mean
 
-__all__ = ["existing_file", "open_bytes", "packing", "replacing"]
+__all__ = ["existing_file", "open_bytes", "packing", "remove_leftovers", "replacing"]
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -111,6 +112,25 @@ def replacing(
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def remove_leftovers(path: str | os.PathLike[str], older_than: float = 0.0) -> None:
+    """Delete temporary files of writes to `path` that were killed half way.
+
+    Args:
+        path: the file that was to be written.
+        older_than: seconds without a change after which nobody can be writing any more.
+    """
+    target = Path(os.path.realpath(path))
+    start = f".{target.name[:40]}."
+    with contextlib.suppress(OSError):
+        for entry in target.parent.iterdir():
+            if not (entry.name.startswith(start) and entry.name.endswith(".tmp")):
+                continue
+            if len(entry.name) == len(start) + 16 + len(".tmp"):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat().st_mtime >= older_than:
+                        entry.unlink()
 
 
 @contextlib.contextmanager

@@ -36,6 +36,17 @@ class RowStats:
     grouped: bool
     max_field: int
 
+    @staticmethod
+    def of_all(parts: Sequence[RowStats]) -> RowStats:
+        """What a pass over several batches together would have found."""
+        return RowStats(
+            max(part.max_id for part in parts),
+            max(part.longest_row for part in parts),
+            any(part.has_repeats for part in parts),
+            all(part.grouped for part in parts),
+            max(part.max_field for part in parts),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -246,6 +257,7 @@ class Rows:
         if len(lengths) > 1 or -1 in lengths:
             offsets = np.zeros(n_rows + 1, dtype=np.int64)
             np.cumsum(np.concatenate([p.row_lengths() for p in parts]), out=offsets[1:])
+        known = [p._stats[0] for p in parts if p._stats]
         return Rows(
             np.concatenate([p.ids for p in parts]),
             stack("values"),
@@ -254,6 +266,7 @@ class Rows:
             stack("targets"),
             stack("weights"),
             n_rows,
+            [RowStats.of_all(known)] if len(known) == len(parts) else [],
         )
 
     @staticmethod

@@ -73,7 +73,9 @@ class TargetTally:
                 self._place = {label: at for at, label in enumerate(self.labels)}
         self.kind = kind
         stored = self._label(y, weights)
-        if kind != "string":
+        if kind == "string":
+            self.weight += len(y) if weights is None else float(weights.sum(dtype=np.float64))
+        else:
             self._measure(y.astype(np.float64), weights)
             narrow = y.astype(np.float32)
             stored = narrow if (narrow == y).all() else y.astype(np.float64)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from crossfm.data import inputs
+from crossfm.data.cache import Totals
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError
 from crossfm.estimators._defaults import (
@@ -23,13 +24,14 @@ from crossfm.estimators._defaults import (
 from crossfm.estimators._features import Features, batches_of, file_batches
 from crossfm.estimators._fitting import EstimatorBase, Task, checked, without_weightless
 from crossfm.estimators._machine import Machine
-from crossfm.estimators._options import check_count, penalty_of_fields
+from crossfm.estimators._options import check_checkpoint, check_count, penalty_of_fields
 from crossfm.estimators._saving import save_estimator
+from crossfm.estimators._streaming import StreamedRows
 from crossfm.estimators._watching import Lines
 from crossfm.explain import Contributions, explain_row
-from crossfm.fitting import History
+from crossfm.fitting import History, fingerprint
 from crossfm.model import FactorModel
-from crossfm.solvers import SolverOptions, solver_options
+from crossfm.solvers import Checkpoint, SolverOptions, solver_options
 from crossfm.solvers import fit as train
 
 __all__ = ["FMBase"]
@@ -45,6 +47,10 @@ class FMBase(EstimatorBase):
         if task.goes_on:
             machine = self._machine.handed_on(features)
             trainer = machine.ready_to_train(self._options(machine, rows, task.seed))
+        elif isinstance(rows, StreamedRows):
+            machine = Machine(None, None, features, targets)
+            trainer = machine.start(self._options(machine, rows.total, task.seed))
+            trainer.set_bias(rows.start())
         else:
             machine = Machine(None, None, features, targets)
             trainer = machine.start(self._options(machine, rows, task.seed))
@@ -52,9 +58,28 @@ class FMBase(EstimatorBase):
         machine.touched()
         history, _ = train(
             trainer, rows, n_epochs=task.n_epochs, watch=task.watch, progress=task.progress,
-            only=task.only, models=False,
+            only=task.only, models=False, checkpoint=self._checkpoint(task),
         )  # fmt: skip
         return machine, history
+
+    def _check(self) -> int:
+        check_checkpoint(self.checkpoint, self.random_state)
+        return super()._check()
+
+    def _checkpoint(self, task: Task) -> Checkpoint | None:
+        """Where the fit keeps its state, and what it is of."""
+        if self.checkpoint is None:
+            return None
+        rows, watch = task.rows, task.watch
+        of: dict[str, Any] = {"targets": task.targets.state()}
+        if isinstance(rows, StreamedRows):
+            of |= {**rows.cached.of, "blocks": len(rows.blocks)}
+        else:
+            of |= fingerprint(rows, task.only)
+        if watch is not None:
+            of |= {"eval_metric": watch.monitor, "patience": watch.patience}
+            of |= {"validation rows": fingerprint(watch.rows)["checksum"]}
+        return Checkpoint(self.checkpoint, of)
 
     def _score_rows(self, rows: Rows) -> NDArray[np.float32]:
         return self._machine.score(rows, self.n_jobs)
@@ -132,7 +157,7 @@ class FMBase(EstimatorBase):
     def _loss(self) -> tuple[str, float]:
         """The loss asked for, and its parameter (0 where it has none)."""
 
-    def _options(self, machine: Machine, rows: Rows, seed: int) -> SolverOptions:
+    def _options(self, machine: Machine, rows: Rows | Totals, seed: int) -> SolverOptions:
         """The solver's options; what is left open follows the data, those first seen."""
         targets, features = machine.targets, machine.features
 

@@ -16,7 +16,7 @@ from crossfm.errors import DataError
 from crossfm.estimators._deep_machine import DeepMachine, layout_of
 from crossfm.estimators._deep_saving import save_deep
 from crossfm.estimators._fitting import EstimatorBase, Task
-from crossfm.estimators._options import check_count, check_one_of
+from crossfm.estimators._options import check_checkpoint, check_count, check_one_of
 from crossfm.fitting import History
 from crossfm.nn.training import TrainingOptions, assemble, train
 
@@ -43,11 +43,7 @@ class DeepBase(EstimatorBase):
             raise DataError(
                 f"network_options is {self.network_options!r}, expected a dict of option: value"
             )
-        if self.checkpoint is not None and not isinstance(self.random_state, int | np.integer):
-            raise DataError(
-                f"checkpoint needs random_state to be an integer (it is {self.random_state!r}):"
-                " a fit that goes on has to draw the same numbers"
-            )
+        check_checkpoint(self.checkpoint, self.random_state)
         self._options(100, "squared", seed)
         return seed
 

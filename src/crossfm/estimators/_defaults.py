@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from crossfm.data.cache import Totals
 from crossfm.data.rows import Rows
 
 __all__ = ["default_init_scale", "default_l2_factors", "default_learning_rate"]
@@ -26,7 +27,9 @@ RATES = {"adagrad": (1.5, 0.1), "ftrl": (1.5, 0.1), "sgd": (0.1, 0.01)}
 INIT_SCALE, INIT_SIZE = 0.01, 100.0
 
 
-def default_l2_factors(solver: str, loss: str, rows: Rows, n_features: int) -> float | None:
+def default_l2_factors(
+    solver: str, loss: str, rows: Rows | Totals, n_features: int
+) -> float | None:
     """The penalty of the factors; less a touch where each feature is in many rows.
 
     Example:
@@ -43,7 +46,7 @@ def default_l2_factors(solver: str, loss: str, rows: Rows, n_features: int) -> f
     return float(f"{penalty * OFTEN / touches:.3g}")
 
 
-def default_learning_rate(solver: str, rows: Rows) -> float:
+def default_learning_rate(solver: str, rows: Rows | Totals) -> float:
     """A step size that falls with the size of the rows.
 
     All features of a row step at once, and together move its score by about the step size times
@@ -57,7 +60,7 @@ def default_learning_rate(solver: str, rows: Rows) -> float:
     return float(f"{min(whole / _size(rows), most):.3g}")
 
 
-def default_init_scale(rows: Rows) -> float:
+def default_init_scale(rows: Rows | Totals) -> float:
     """A deviation of the random factors at which they do not drown the targets.
 
     What random factors add to a score grows with the size of the row: ``scale^2 size sqrt(k / 2)``.
@@ -72,8 +75,10 @@ def default_init_scale(rows: Rows) -> float:
     return float(f"{INIT_SCALE * min(1.0, INIT_SIZE / _size(rows)) ** 0.5:.3g}")
 
 
-def _size(rows: Rows) -> float:
+def _size(rows: Rows | Totals) -> float:
     """Sum of squared values of a row, on average, at least 1."""
+    if isinstance(rows, Totals):
+        return max(rows.squares / max(rows.rows, 1), 1.0)
     size = float(rows.nnz)
     if rows.values is not None:
         size = float(np.square(rows.values, dtype=np.float64).sum())

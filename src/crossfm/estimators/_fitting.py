@@ -16,6 +16,12 @@ from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.estimators._features import Data, Features, no_target
 from crossfm.estimators._options import check_count, check_one_of, check_options, check_scores
+from crossfm.estimators._streaming import (
+    features_of,
+    hold_out,
+    open_stream,
+    wants_stream,
+)
 from crossfm.estimators._targets import Targets, as_vector, check_weight
 from crossfm.estimators._watching import Lines, expect_a_best, held_out, metrics_of, watch_rows
 from crossfm.fitting import History, Watch
@@ -36,7 +42,8 @@ class Task:
     Attributes:
         features: how X is read.
         targets: how y is read.
-        rows: with targets as codes, weights of mean 1, and values as training sees them.
+        rows: with targets as codes, weights of mean 1, and values as training sees them; Rows, or
+            blocks of them.
         weight: the weights in float64, or None.
         goes_on: whether to start from what was learned before.
         n_epochs: passes at most.
@@ -48,7 +55,7 @@ class Task:
 
     features: Features
     targets: Any
-    rows: Rows
+    rows: Any
     weight: NDArray[np.float64] | None
     goes_on: bool
     n_epochs: int
@@ -103,8 +110,9 @@ class EstimatorBase(BaseEstimator, ABC):
 
         Args:
             X: a DataFrame, dict of columns or records; a scipy sparse or dense matrix; `Rows`; a
-                path or paths (Parquet, CSV, libsvm, libffm); or an iterable of batches of these,
-                as X or (X, y) or (X, y, sample_weight).
+                path or paths (Parquet, CSV, libsvm, libffm; see `stream` where they are larger
+                than memory); or an iterable of batches of these, as X or (X, y) or
+                (X, y, sample_weight).
             y: targets ``[n]``, or the name of their column, which then is no feature. None where
                 X carries them (`Rows`, libsvm and libffm text, batches).
             sample_weight: ``[n]``, not negative, or the name of a column. Only proportions
@@ -128,6 +136,9 @@ class EstimatorBase(BaseEstimator, ABC):
         patience = check_count("patience", self.patience)
         check_one_of("early_stopping", self.early_stopping, ("auto", True, False))
         goes_on = getattr(self, "warm_start", False) and self.__sklearn_is_fitted__()
+        if wants_stream(self, X, y, sample_weight, goes_on):
+            task = self._stream_task(X, y, sample_weight, eval_set, progress, seed)
+            return self._finish(*self._train(task), task.watch)
         if goes_on:
             self._expect_to_go_on()
             features: Features = self._features.copy()
@@ -182,7 +193,44 @@ class EstimatorBase(BaseEstimator, ABC):
                 seed=seed,
             )
         )
-        if stops and watch is not None:
+        return self._finish(machine, history, watch)
+
+    def _stream_task(
+        self, X: Any, y: Any, weight: Any, eval_set: Any, progress: Progress | None, seed: int
+    ) -> Task:
+        """The task of files that are read block by block."""
+        told = progress or (Lines() if Lines.wanted(self.verbose) else None)
+        rows = open_stream(self, X, y, weight, told)
+        features = features_of(rows, type(self).__name__, bool(self.scale_values))
+        if self.schema is None and features.schema is not None and Lines.wanted(self.verbose):
+            print(features.schema.describe())
+        targets, n_rows = rows.targets, rows.total.rows
+        metrics = metrics_of(self.eval_metric, targets.metric)
+        patience = max(1, self.patience)
+        stops = self.early_stopping is True or (
+            self.early_stopping == "auto"
+            and (
+                eval_set is not None
+                or (len(rows.blocks) > 1 and _worth_holding_out(n_rows, features.n_features))
+            )
+        )
+        watch = None
+        if eval_set is not None:
+            valid = self._read_eval(features, targets, eval_set)
+            watch = watch_rows(*valid, targets, metrics, patience if stops else 0)
+        elif stops:
+            rows, held = hold_out(rows, self.validation_fraction, seed)
+            assert held.targets is not None
+            watch = watch_rows(held, held.targets, held.weights, targets, metrics, patience)
+        return Task(
+            features=features, targets=targets, rows=rows, weight=None, goes_on=False,
+            n_epochs=self.n_epochs, watch=watch, progress=_on_scale(told, targets), only=None,
+            seed=seed,
+        )  # fmt: skip
+
+    def _finish(self, machine: Any, history: History, watch: Watch | None) -> Any:
+        """Take over what was learned, or say why not."""
+        if watch is not None and watch.patience > 0:
             expect_a_best(history, watch.monitor)
         self._adopt(machine, history)
         if history.stopped == "interrupted":

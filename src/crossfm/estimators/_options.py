@@ -15,6 +15,7 @@ from crossfm.errors import DataError, did_you_mean
 
 __all__ = [
     "check_between",
+    "check_checkpoint",
     "check_count",
     "check_one_of",
     "check_options",
@@ -44,6 +45,15 @@ def check_options(estimator: Any) -> int:
             f"random_state is {estimator.random_state!r}, expected an integer from 0 to 2**32 - 1,"
             " a numpy.random.RandomState, or None"
         ) from error
+
+
+def check_checkpoint(checkpoint: Any, random_state: Any) -> None:
+    """Refuse a checkpoint whose fit could not be repeated."""
+    if checkpoint is not None and not isinstance(random_state, int | np.integer):
+        raise DataError(
+            f"checkpoint needs random_state to be an integer (it is {random_state!r}):"
+            " a fit that goes on has to draw the same numbers"
+        )
 
 
 def check_count(name: str, value: Any, least: int = 0) -> int:

@@ -25,6 +25,7 @@ __all__ = ["description", "load", "restored_parameters", "restored_targets", "sa
 LARGEST_LOG = 700.0  # exp of more is not a number
 
 # Parameters that JSON holds as they are; the others come back as their defaults.
+PLACES = ("cache_dir", "checkpoint")  # on the machine that fitted; not for others
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -48,7 +49,7 @@ def description(estimator: Any, about: Mapping[str, Any] | None) -> dict[str, An
         "parameters": {
             name: plain
             for name, value in estimator.get_params(deep=False).items()
-            if (plain := _plain(value)) is not _NOT_PLAIN
+            if (plain := _plain(value)) is not _NOT_PLAIN and name not in PLACES
         },
         "features": {
             "kind": features.kind,

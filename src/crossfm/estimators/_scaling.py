@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -81,6 +81,30 @@ class Scaling:
         if (scale == 1).all() and not middle.any():
             return None
         return Scaling(scale, middle, np.flatnonzero(middle))
+
+    @staticmethod
+    def learn_blocks(
+        blocks: Iterable[Rows], n_features: int
+    ) -> tuple[Scaling | None, float | None]:
+        """As `learn` without centres, of blocks of rows; and the sum of their scaled squares."""
+        present, squares, plain = np.zeros((3, n_features))
+        other = np.zeros(n_features, bool)
+        for rows in blocks:
+            ones = np.ones(rows.nnz, np.float32)
+            rows = rows if rows.values is not None else rows.replace(values=ones)
+            c = np.ones(len(rows)) if rows.weights is None else rows.weights.astype(np.float64)
+            ids, x, c_x = _numbers_of(rows, c, slice(None), slice(None))
+            present += np.bincount(ids, c_x, n_features)
+            squares += np.bincount(ids, c_x * x * x, n_features)
+            plain += np.bincount(ids, x * x, n_features)
+            other[ids[(x != 1) & (c_x > 0)]] = True
+        with np.errstate(divide="ignore", invalid="ignore"):
+            size = np.sqrt(squares / present)
+        scale = np.where(other & (size > 1), size, 1.0)
+        if (scale == 1).all():
+            return None, None
+        none = np.zeros(n_features)
+        return Scaling(scale, none, np.flatnonzero(none)), float((plain / scale**2).sum())
 
     def grown(self, n_features: int) -> Scaling:
         """The same with room for more ids, which are left alone."""

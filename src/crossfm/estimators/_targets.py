@@ -69,9 +69,22 @@ class NumberTargets:
         else:
             level = loss_parameter if loss == "quantile" else 0.5
             mean, std = weighted_quantile(z, level, weight), _robust_deviation(z, weight)
+        return NumberTargets._of(mean * size, std * size, loss, loss_parameter)
+
+    def of_all(self, mean: float, std: float) -> NumberTargets:
+        """These, learned from a sample, for targets of this mean and deviation in all."""
+        if self.loss == "squared":
+            return self._of(mean, std, self.loss, self.loss_parameter)
+        if self.loss == "poisson":
+            return self.learn(np.array([mean]), None, self.loss)
+        return self
+
+    @staticmethod
+    def _of(mean: float, std: float, loss: NumberLoss, loss_parameter: float) -> NumberTargets:
+        """A deviation that is rounding only counts as none."""
         if std <= 1e-12 * max(abs(mean), 1e-300):
-            return NumberTargets(mean * size, 1.0, loss, loss_parameter)
-        return NumberTargets(mean * size, std * size, loss, loss_parameter)
+            return NumberTargets(mean, 1.0, loss, loss_parameter)
+        return NumberTargets(mean, std, loss, loss_parameter)
 
     @property
     def metric(self) -> str | Metric:

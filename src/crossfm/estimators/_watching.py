@@ -17,9 +17,10 @@ from crossfm.estimators._targets import Targets
 from crossfm.fitting import History, Watch
 from crossfm.metrics import Metric, get_metric
 
-__all__ = ["Lines", "expect_a_best", "held_out", "metrics_of", "watch_rows"]
+__all__ = ["Lines", "check_fraction", "expect_a_best", "held_out", "metrics_of", "watch_rows"]
 
 Array = NDArray[Any]
+SILENT_SECONDS = 20.0  # at most, before a line says how far it is
 
 
 def metrics_of(eval_metric: Any, default: str | Metric) -> list[Metric]:
@@ -87,8 +88,7 @@ def held_out(
         >>> len(kept), sorted((held // 5).tolist())
         (8, [0, 1])
     """
-    if not isinstance(fraction, int | float | np.number) or not 0.0 < fraction < 1.0:
-        raise DataError(f"validation_fraction is {fraction!r}, expected a number between 0 and 1")
+    check_fraction(fraction)
     rng = np.random.default_rng([seed, 1])
     place = rng.random(n)
     if strata is None:
@@ -107,17 +107,29 @@ def held_out(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def check_fraction(fraction: Any) -> None:
+    """Refuse a validation_fraction that is no share.
+
+    Raises:
+        DataError: it is no number between 0 and 1.
+    """
+    if not isinstance(fraction, int | float | np.number) or not 0.0 < fraction < 1.0:
+        raise DataError(f"validation_fraction is {fraction!r}, expected a number between 0 and 1")
+
+
 class Lines:
-    """One line an epoch: loss, validation metrics, rows a second, time left."""
+    """One line an epoch: loss, validation metrics, rows a second, time left; in long ones, more."""
 
     def __init__(self, write: Callable[[str], Any] | None = None) -> None:
         self.write = write or print
-        self.started = time.perf_counter()
+        self.started = self.told = time.perf_counter()
 
     def __call__(self, event: str, told: Mapping[str, float]) -> None:
         """A progress callback."""
         if event != "epoch":
+            self._meanwhile(event, told)
             return
+        self.told = time.perf_counter()
         number, of = int(told["epoch"]), int(told["of"])
         left = (time.perf_counter() - self.started) / number * (of - number)
         metrics = [
@@ -133,6 +145,22 @@ class Lines:
             f"{left:.0f} s left" if number < of else "done",
         ]
         self.write("  ".join(shown))
+
+    def _meanwhile(self, event: str, told: Mapping[str, float]) -> None:
+        """A line now and then in what takes longer: reading, an epoch over many rows."""
+        now = time.perf_counter()
+        if now - self.told < SILENT_SECONDS:
+            return
+        self.told, rows = now, int(told["rows"])
+        if event == "read":
+            self.write(f"pass {told['pass']:.0f}/{told['of']:.0f} over the files  {rows:,} rows")
+        elif event == "rows":
+            of, rate = int(told["n_rows"]), told["rows_per_second"]
+            left = (of - rows + (told["of"] - told["epoch"]) * of) / max(rate, 1e-9)
+            self.write(
+                f"epoch {told['epoch']:.0f}/{told['of']:.0f}  {rows:,} of {of:,} rows "
+                f" {rate:,.0f} rows/s  {left:.0f} s left"
+            )
 
     @staticmethod
     def wanted(verbose: int) -> bool:

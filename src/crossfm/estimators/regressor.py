@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
@@ -64,6 +65,14 @@ class FMRegressor(PredictsNumbers, FMBase):
         shuffle: visit rows in random order.
         n_jobs: threads; -1: all cores. With more than one the last bits vary (Hogwild).
         deterministic: with several threads, the same bits for a `random_state`.
+        stream: read files block by block, from a cache on disk: True, False, or "auto": where their
+            rows would take more than a quarter of the memory. Blocks are visited in random order,
+            and rows in random order within groups of about a million; blocks are held out, not
+            rows, and no more than a million rows.
+        cache_dir: the folder of that cache; None: ``.crossfm-cache`` beside the first file.
+        checkpoint: a file from which a fit that was interrupted or killed goes on, to the same
+            bits with one thread or `deterministic`; written each minute, removed when the fit is
+            complete. One of other data or options is refused. Needs an integer `random_state`.
         random_state: int, `numpy.random.RandomState` or None.
         verbose: 1: on a terminal, show an inferred schema and a line an epoch; 2: everywhere.
 
@@ -115,6 +124,9 @@ class FMRegressor(PredictsNumbers, FMBase):
         shuffle: bool = True,
         n_jobs: int | None = 1,
         deterministic: bool = False,
+        stream: bool | str = "auto",
+        cache_dir: str | os.PathLike[str] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -141,6 +153,9 @@ class FMRegressor(PredictsNumbers, FMBase):
         self.shuffle = shuffle
         self.n_jobs = n_jobs
         self.deterministic = deterministic
+        self.stream = stream
+        self.cache_dir = cache_dir
+        self.checkpoint = checkpoint
         self.random_state = random_state
         self.verbose = verbose
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from crossfm.fitting.fingerprint import fingerprint
 from crossfm.fitting.history import Epoch, History, Progress, Watch
 from crossfm.fitting.interrupts import Interrupts
 
-__all__ = ["Epoch", "History", "Interrupts", "Progress", "Watch"]
+__all__ = ["Epoch", "History", "Interrupts", "Progress", "Watch", "fingerprint"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from crossfm.fitting import Epoch, History, Watch
+from crossfm.solvers.checkpoint import Checkpoint
+from crossfm.solvers.feeding import RowBlocks
 from crossfm.solvers.fused import FusedTrainer
 from crossfm.solvers.options import FTRL, SGD, SOLVERS, AdaGrad, SolverOptions, solver_options
 from crossfm.solvers.training import fit
@@ -12,9 +14,11 @@ __all__ = [
     "SGD",
     "SOLVERS",
     "AdaGrad",
+    "Checkpoint",
     "Epoch",
     "FusedTrainer",
     "History",
+    "RowBlocks",
     "SolverOptions",
     "Watch",
     "fit",

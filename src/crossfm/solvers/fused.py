@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -198,6 +198,21 @@ class FusedTrainer:
                 _settle(table[part], o.l1_factors, l2_factors[of], o)
             _settle(self._bias[None], 0.0, np.zeros(1, np.float32), o)
 
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """All that training changes: arrays, which are views, and numbers for `go_on`."""
+        wide, narrow = self._widths()
+        arrays: dict[str, NDArray[Any]] = {
+            "factors": self._factors[: self.n_features * wide],
+            "linear": self._linear[: self.n_features * narrow],
+            "bias": self._bias,
+            "seen": self._seen[: self.n_features],
+        }
+        return arrays, {"rows_trained": self._rows_trained}
+
+    def go_on(self, numbers: Mapping[str, Any]) -> None:
+        """Take up the numbers of a `state` whose arrays have been put back."""
+        self._rows_trained = int(numbers["rows_trained"])
+
     # --- passes over rows -----------------------------------------------------------------
 
     def prepare(
@@ -216,7 +231,7 @@ class FusedTrainer:
         """
         stats = rows.validate(self.n_features)
         if training:
-            self._check_targets(rows)
+            self.check_targets(rows)
         across = self.options.interactions == "across_fields"
         by_field = across or len(self._l2[0]) > 1
         if by_field and rows.fields is None and self.field_of is None:
@@ -351,7 +366,12 @@ class FusedTrainer:
         most = max(1, most // each)
         return min(max(1, least // each), most), most, GROWTH * each
 
-    def _check_targets(self, rows: Rows) -> None:
+    def check_targets(self, rows: Rows) -> None:
+        """Refuse targets that the loss cannot take.
+
+        Raises:
+            DataError: none at all, or one that is no class.
+        """
         if rows.targets is None:
             raise DataError("training needs targets")
         if self.options.loss in ("squared", "huber", "quantile") or not len(rows):
@@ -387,11 +407,29 @@ class FusedTrainer:
             unused = np.zeros(self.n_features, np.uint32)
             _native.count_ids(rows.take(left_out).ids, unused)
             counts -= unused
-        seen = self._seen[: self.n_features]
-        self._start(np.flatnonzero((counts > 0) & ~seen))
-        if not parallel:
+        return self.start(counts, len(rows))
+
+    def start(self, counts: NDArray[np.uint32], n_rows: int) -> NDArray[np.int64] | None:
+        """Start the features that occur and are new.
+
+        Args:
+            counts: rows that each feature is in, ``[n_features]``.
+            n_rows: rows that were counted.
+
+        Returns:
+            the features that threads hold copies of, or None with one thread.
+
+        Raises:
+            DataError: counts of more features than the table has.
+        """
+        if len(counts) > self.n_features:
+            raise DataError(
+                f"the rows have {len(counts)} features, the model has {self.n_features}"
+            )
+        self._start(np.flatnonzero((counts > 0) & ~self._seen[: len(counts)]))
+        if self.threads == 1 or self.options.deterministic:
             return None
-        hot = np.flatnonzero(counts >= max(2, HOT_SHARE * len(rows)))
+        hot = np.flatnonzero(counts >= max(2, HOT_SHARE * n_rows))
         return hot[np.argsort(counts[hot])[::-1][:HOT_FEATURES]].astype(np.int64)
 
     def _start(self, ids: NDArray[np.int64], *, draw: bool = True) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from crossfm.data.files import replacing
-from crossfm.data.rows import Rows
 from crossfm.errors import DataError, ModelFileError
 
-__all__ = ["fingerprint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "save_checkpoint"]
 
 KIND, VERSION = "crossfm checkpoint", 1
 
@@ -28,7 +25,7 @@ def save_checkpoint(
     Args:
         path: the file to make or replace.
         state: tensors, numbers, texts, and dicts and lists of these.
-        of: what the training is of; see `fingerprint`.
+        of: what the training is of; see `crossfm.fitting.fingerprint`.
 
     Raises:
         ModelFileError: the system refused to write; the old file is unchanged.
@@ -75,18 +72,3 @@ def load_checkpoint(path: str | os.PathLike[str], of: dict[str, Any]) -> dict[st
         raise DataError(f"{found} is the checkpoint of another training: {told}. {remedy}")
     state: dict[str, Any] = read["state"]
     return state
-
-
-def fingerprint(rows: Rows, only: Any = None) -> dict[str, Any]:
-    """What tells these training rows from others: sizes and checksums of their arrays.
-
-    >>> sorted(fingerprint(Rows(np.array([[0, 1]]))))
-    ['checksum', 'n_features', 'n_rows']
-    """
-    checksum = 0
-    for part in (rows.ids, rows.values, rows.offsets, rows.fields, rows.targets, rows.weights,
-                 only):  # fmt: skip
-        data = b"" if part is None else np.ascontiguousarray(part).view(np.uint8).data
-        checksum = zlib.crc32(data, zlib.crc32(b"|", checksum))
-    n_rows = len(rows) if only is None else len(only)
-    return {"n_rows": n_rows, "n_features": rows.validate().max_id + 1, "checksum": checksum}

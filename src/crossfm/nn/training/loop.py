@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError
-from crossfm.fitting import Epoch, History, Interrupts, Progress, Watch
+from crossfm.fitting import Epoch, History, Interrupts, Progress, Watch, fingerprint
 from crossfm.nn.batch import Batch
-from crossfm.nn.training.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from crossfm.nn.training.checkpoint import load_checkpoint, save_checkpoint
 from crossfm.nn.training.loader import Loader
 from crossfm.nn.training.options import TrainingOptions
 from crossfm.nn.training.scoring import device_of, logits_of, score
