@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # The folder that the Makefile would set; a plain `pytest` finds the same data.
 if "CROSSFM_DATA" not in os.environ and (ROOT / "../shared/data").is_dir():
     os.environ["CROSSFM_DATA"] = str((ROOT / "../shared/data").resolve())
+
+# A run started in the background ignores Ctrl-C; the tests of interrupts need it answered.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Same examples in every run: a failure seen once is seen again. `make fuzz` draws new ones.
 SHARED = {

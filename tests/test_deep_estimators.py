@@ -320,10 +320,13 @@ def test_pickle_clone_and_search():
 def test_the_words_of_the_other_estimators():
     """What both have is called alike; the rest is known by name."""
     ours, theirs = set(DeepClassifier().get_params()), set(FMClassifier().get_params())
-    assert theirs - ours == {"l1_linear", "l1_factors", "warm_start", "n_jobs", "deterministic"}
+    assert theirs - ours == {
+        "loss", "l1_linear", "l1_factors", "warm_start", "n_jobs", "deterministic", "stream",
+        "cache_dir",
+    }  # fmt: skip
     assert ours - theirs == {
         "network", "network_options", "learning_rate_dense", "batch_size", "weight_decay",
-        "clip_norm", "schedule", "warmup", "device", "mixed_precision", "checkpoint",
+        "clip_norm", "schedule", "warmup", "device", "mixed_precision",
     }  # fmt: skip
     assert set(DeepRegressor().get_params()) == ours - {"class_weight"}
     assert not hasattr(DeepClassifier, "partial_fit")
