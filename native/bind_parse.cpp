@@ -1,5 +1,5 @@
+#include <cstdlib>
 #include <utility>
-#include <vector>
 
 #include "bind.hpp"
 #include "parse.hpp"
@@ -7,49 +7,63 @@
 namespace crossfm {
 namespace {
 
-// An array that owns the vector's memory: nothing is copied.
+// An array that owns the memory: nothing is copied.
 template <class T>
-nb::object to_numpy(std::vector<T>&& vector) {
-  auto* kept = new std::vector<T>(std::move(vector));
-  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
-  static T nothing{};
-  T* data = kept->empty() ? &nothing : kept->data();
-  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(data, {kept->size()}, owner));
+nb::object to_numpy(Growing<T>& from, int64_t n) {
+  T* data = from.release(n);
+  nb::capsule owner(data, [](void* p) noexcept { std::free(p); });
+  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(data, {static_cast<size_t>(n)}, owner));
 }
 
-nb::tuple parse(Array<uint8_t> text, bool with_fields, int64_t first_id, int64_t n_features,
-                int64_t first_line) {
-  ParsedText parsed;
+nb::object feed(TextReader& reader, Array<uint8_t> text) {
   TextError error;
   bool fine;
   {
     nb::gil_scoped_release released;
     const auto* begin = reinterpret_cast<const char*>(text.data());
-    const TextOptions options{with_fields, first_id, n_features, first_line};
-    fine = parse_text(begin, begin + text.size(), options, parsed, error);
+    fine = reader.feed(begin, begin + text.size(), error);
   }
-  if (!fine) {
-    nb::bytes found(error.found.data(), error.found.size());
-    return nb::make_tuple(error.line, error.column, found, error.expected);
-  }
-  const int64_t n_lines = parsed.n_lines, row_length = parsed.row_length;
+  if (fine) return nb::none();
+  nb::bytes found(error.found.data(), error.found.size());
+  return nb::make_tuple(error.line, error.column, found, error.expected);
+}
+
+nb::tuple take(TextReader& reader) {
+  TextArrays& rows = reader.rows;
+  const bool equal_rows = rows.rows == 0 || rows.row_length >= 0;
   nb::object none = nb::none();
-  nb::object ids = parsed.wide ? to_numpy(std::move(parsed.wide_ids)) : to_numpy(std::move(parsed.ids));
-  return nb::make_tuple(
-      ids, parsed.has_values ? to_numpy(std::move(parsed.values)) : none,
-      row_length < 0 ? to_numpy(std::move(parsed.offsets)) : none,
-      with_fields ? to_numpy(std::move(parsed.fields)) : none, to_numpy(std::move(parsed.targets)),
-      parsed.qids.empty() ? none : to_numpy(std::move(parsed.qids)), n_lines);
+  nb::tuple taken = nb::make_tuple(
+      rows.wide ? to_numpy(rows.wide_ids, rows.nnz) : to_numpy(rows.ids, rows.nnz),
+      rows.has_values ? to_numpy(rows.values, rows.nnz) : none,
+      equal_rows ? none : to_numpy(rows.offsets, rows.rows + 1),
+      reader.with_fields() ? to_numpy(rows.fields, rows.nnz) : none,
+      to_numpy(rows.targets, rows.rows),
+      reader.has_qids() ? to_numpy(rows.qids, rows.rows) : none);
+  reader.restart();
+  return taken;
 }
 
 }  // namespace
 
 void bind_parse(nb::module_& m) {
-  m.def("parse_text", &parse, nb::arg("text"), nb::arg("with_fields") = false,
-        nb::arg("first_id") = 0, nb::arg("n_features") = -1, nb::arg("first_line") = 1,
-        "Whole lines of libsvm or libffm text (uint8) as\n"
-        "(ids, values | None, offsets | None, fields | None, targets, qids | None, n_lines),\n"
-        "or, where a line is malformed, (line, column, found, expected).");
+  nb::class_<TextReader>(m, "TextReader",
+                         "Rows of libsvm or libffm text, fed piece by piece. Of one thread at a\n"
+                         "time.")
+      .def(
+          "__init__",
+          [](TextReader* self, bool with_fields, int64_t first_id, int64_t n_features, int threads,
+             int64_t part_bytes) {
+            new (self) TextReader({with_fields, first_id, n_features, threads, part_bytes});
+          },
+          nb::arg("with_fields"), nb::arg("first_id"), nb::arg("n_features"), nb::arg("threads"),
+          nb::arg("part_bytes"))
+      .def("__len__", [](const TextReader& reader) { return reader.rows.rows; })
+      .def("feed", &feed, nb::arg("text"),
+           "Parse whole lines (uint8): None, or where one is malformed (line, column, found,\n"
+           "expected); lines are counted over all feeds.")
+      .def("take", &take,
+           "The rows fed since the last call: (ids, values | None, offsets | None,\n"
+           "fields | None, targets, qids | None).");
 }
 
 }  // namespace crossfm

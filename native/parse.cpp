@@ -1,346 +1,471 @@
 #include "parse.hpp"
 
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
+#include <atomic>
 #include <cstring>
 #include <limits>
+#include <vector>
+
+#include "numbers.hpp"
+#include "pool.hpp"
 
 namespace crossfm {
 namespace {
 
-constexpr int kExactPower = 22;  // largest power of ten that a double holds exactly
-constexpr double kPowers[kExactPower + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                             1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                             1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-constexpr int kMantissaDigits = 19;  // that always fit in 64 bits
-constexpr int kCompareDigits = 200;  // a midpoint of two float32 has fewer
-constexpr size_t kShown = 40;        // bytes of a token in an error
+constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
+constexpr size_t kShown = 40;       // bytes of a token in an error
+constexpr int64_t kPartsEach = 8;   // a thread takes about so many parts, one after the other
 
-inline bool is_digit(char c) { return static_cast<unsigned char>(c - '0') < 10; }
 inline bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r' && c != '\n'); }
-inline bool ends_token(const char* at, const char* end) {
-  return at == end || is_space(*at) || *at == '#';
+inline bool ends_token(char c) { return is_space(c) || c == '#' || c == '\n'; }
+inline const char* skip(const char* at) {
+  while (is_space(*at)) ++at;
+  return at;
+}
+// Whether a number is just "1". In one comparison: many others begin with 1, in no order that could
+// be predicted.
+inline bool is_one(const char* at) {
+  uint16_t two;
+  std::memcpy(&two, at, sizeof two);
+  return two == ('1' | ' ' << 8) || two == ('1' | '\n' << 8);
+}
+// Every stretch that is parsed ends with a line end, so that there is one.
+inline const char* line_end(const char* at) {
+  return static_cast<const char*>(std::memchr(at, '\n', std::numeric_limits<int64_t>::max()));
 }
 
-// A natural number of at most 2,048 bits: enough for both sides of the comparison below.
-class Natural {
- public:
-  explicit Natural(uint64_t value) {
-    words_[0] = static_cast<uint32_t>(value);
-    words_[1] = static_cast<uint32_t>(value >> 32);
-    size_ = 2;
-  }
-  void multiply_add(uint32_t factor, uint32_t plus) {
-    uint64_t carry = plus;
-    for (int i = 0; i < size_; ++i) {
-      carry += static_cast<uint64_t>(words_[i]) * factor;
-      words_[i] = static_cast<uint32_t>(carry);
-      carry >>= 32;
-    }
-    if (carry && size_ < kWords) words_[size_++] = static_cast<uint32_t>(carry);
-  }
-  void times_power(uint32_t base, int64_t exponent) {
-    for (; exponent > 0; --exponent) multiply_add(base, 0);
-  }
-  int compare(const Natural& other) const {
-    for (int i = kWords - 1; i >= 0; --i) {
-      if (words_[i] != other.words_[i]) return words_[i] < other.words_[i] ? -1 : 1;
-    }
-    return 0;
-  }
-
- private:
-  static constexpr int kWords = 64;
-  uint32_t words_[kWords] = {};
-  int size_ = 0;
+enum class Wrong {
+  nothing, label, label_range, unwanted_qid, missing_qid, qid, field_range, form, id_range,
+  value_range, value, below_first, beyond_last
 };
 
-// Sign of (the decimal number in [at, end), times 10^exponent) - midpoint.
-int compare_exactly(const char* at, const char* end, int64_t exponent, double midpoint) {
-  Natural decimal(0);
-  int taken = 0;
-  bool after_point = false, more = false;
-  for (; at < end; ++at) {
-    if (*at == '.') {
-      after_point = true;
-    } else if (taken == kCompareDigits) {
-      more |= *at != '0';
-      exponent += !after_point;
-    } else {
-      decimal.multiply_add(10, static_cast<uint32_t>(*at - '0'));
-      taken += taken > 0 || *at != '0';
-      exponent -= after_point;
+// A stretch of whole lines, what bounds it, and what became of it.
+struct Part {
+  const char* begin;
+  const char* end;                       // behind a line end; kSlack bytes may be read from here
+  int64_t lines = 0, colons = 0;
+  int64_t first_line = 0;                // counted from 0, over all feeds
+  int64_t nnz_base = 0, row_base = 0;    // where it writes
+  int64_t nnz = 0, rows = 0;             // what it wrote
+  int64_t row_length = -1;
+  bool has_values = false, wide = false;
+  Wrong wrong = Wrong::nothing;
+  const char* token = nullptr;           // the wrong one
+  const char* line = nullptr;            // begin of its line
+  int64_t line_number = 0;
+
+  int64_t most_rows() const { return std::min(lines, (end - begin) / 2 + 1); }
+  int64_t most_features(bool with_fields) const {
+    return with_fields ? std::min(colons / 2, (end - begin) / 6 + 1)
+                       : std::min(colons, (end - begin) / 4 + 1);
+  }
+};
+
+// Where the parts of one feed write.
+struct Target {
+  void* ids;
+  float* values;
+  int32_t* fields;
+  int64_t* offsets;  // [rows + 1]; a row writes where it ends
+  float* targets;
+  int64_t* qids;     // nullptr: lines have none
+};
+
+void count(Part& part) {
+  const char* at = part.begin;
+  while (part.end - at >= 32) {
+    uint8_t lines[32] = {}, colons[32] = {};  // of one byte: many are added in one instruction
+    for (int n = 0; n < 255 && part.end - at >= 32; ++n, at += 32) {
+      for (int i = 0; i < 32; ++i) {
+        lines[i] = static_cast<uint8_t>(lines[i] + (at[i] == '\n'));
+        colons[i] = static_cast<uint8_t>(colons[i] + (at[i] == ':'));
+      }
     }
+    for (int i = 0; i < 32; ++i) part.lines += lines[i], part.colons += colons[i];
   }
-  if (more) {  // strictly between two decimals of this length, as no midpoint is
-    decimal.multiply_add(10, 1);
-    --exponent;
-  }
-  int binary = 0;
-  const double fraction = std::frexp(midpoint, &binary);
-  Natural other(static_cast<uint64_t>(std::ldexp(fraction, 53)));
-  binary -= 53;
-  (exponent > 0 ? decimal : other).times_power(10, std::abs(exponent));
-  (binary > 0 ? other : decimal).times_power(2, std::abs(binary));
-  return decimal.compare(other);
+  for (; at < part.end; ++at) part.lines += *at == '\n', part.colons += *at == ':';
 }
 
-// The number near a boundary between two float32, or with many digits, or tiny, or huge.
-// mantissa * 10^exponent approximates it to 19 digits; magnitude is the decimal position of
-// its first digit; digits and explicit_exponent are its text.
-float round_slowly(uint64_t mantissa, int64_t exponent, int64_t magnitude, const char* digits,
-                   const char* digits_end, int64_t explicit_exponent) {
-  if (magnitude > 39) return std::numeric_limits<float>::infinity();
-  if (magnitude < -45) return 0.0f;
-  double near = static_cast<double>(mantissa);
-  for (int64_t left = std::abs(exponent); left > 0; left -= kExactPower) {
-    const double power = kPowers[std::min<int64_t>(left, kExactPower)];
-    near = exponent < 0 ? near / power : near * power;
-  }
-  float low = near >= static_cast<double>(FLT_MAX) ? FLT_MAX : static_cast<float>(near);
-  if (static_cast<double>(low) > near) low = std::nextafter(low, 0.0f);
-  const double high = low == FLT_MAX ? std::ldexp(1.0, 128)
-                                     : static_cast<double>(std::nextafter(low, FLT_MAX));
-  const double midpoint = 0.5 * (static_cast<double>(low) + high);  // exact
-  const double far = near - midpoint;
-  int sign = far > 0 ? 1 : -1;
-  if (std::fabs(far) <= 1e-14 * near) {  // `near` is right to a few parts in 10^16
-    sign = compare_exactly(digits, digits_end, explicit_exponent, midpoint);
-  }
-  if (sign == 0) {  // a tie: to even
-    uint32_t bits;
-    std::memcpy(&bits, &low, sizeof bits);
-    sign = bits & 1 ? 1 : -1;
-  }
-  if (sign < 0) return low;
-  return low == FLT_MAX ? std::numeric_limits<float>::infinity() : static_cast<float>(high);
-}
-
-inline Scan scan_integer(const char*& at, const char* end, int64_t& out) {
-  constexpr uint64_t most = std::numeric_limits<int64_t>::max();
-  const char* start = at;
-  uint64_t value = 0;
-  for (; at < end && is_digit(*at); ++at) {
-    const uint64_t digit = static_cast<uint64_t>(*at - '0');
-    if (value >= most / 10 && (value > most / 10 || digit > most % 10)) return Scan::out_of_range;
-    value = value * 10 + digit;
-  }
-  out = static_cast<int64_t>(value);
-  return at > start ? Scan::ok : Scan::malformed;
-}
-
-class Parser {
+// Id: int32_t, while all ids fit; kFields: libffm.
+template <class Id, bool kFields>
+class PartParser {
  public:
-  Parser(const TextOptions& options, ParsedText& out, TextError& error)
-      : options_(options), out_(out), error_(error) {}
-
-  bool run(const char* at, const char* end) {
-    reserve(at, end);
-    out_.offsets.push_back(0);
-    for (; at < end; ++out_.n_lines) {
-      const void* found = std::memchr(at, '\n', static_cast<size_t>(end - at));
-      const char* stop = found ? static_cast<const char*>(found) : end;
-      if (!line(at, stop)) return false;
-      at = stop + (found != nullptr);
+  PartParser(const TextOptions& options, const Target& to, Part& part)
+      : options_(options), part_(part), ids_(static_cast<Id*>(to.ids) + part.nnz_base),
+        values_(to.values + part.nnz_base),
+        fields_(kFields ? to.fields + part.nnz_base : nullptr),
+        ends_(to.offsets + part.row_base + 1), targets_(to.targets + part.row_base),
+        qids_(to.qids ? to.qids + part.row_base : nullptr) {
+    limit_ = sizeof(Id) == 4 ? uint64_t{1} << 31 : uint64_t{1} << 63;
+    if (options.n_features >= 0) {
+      limit_ = std::min(limit_, static_cast<uint64_t>(options.n_features));
     }
-    return true;
+  }
+
+  template <class Stop>
+  void run(Stop stop) {
+    int64_t number = part_.first_line;
+    for (const char* at = part_.begin; at < part_.end && !stop(); ++at, ++number) {
+      part_.line = at;
+      at = line(at);
+      if (at == nullptr) {
+        part_.line_number = number;
+        return;
+      }
+    }
   }
 
  private:
-  // Every feature has a colon and takes at least four bytes.
-  void reserve(const char* at, const char* end) {
-    const auto most = (end - at) / (options_.with_fields ? 6 : 4) + 1;
-    const auto colons = std::count(at, end, ':') / (options_.with_fields ? 2 : 1);
-    const auto rows = std::min(std::count(at, end, '\n'), (end - at) / 2) + 1;
-    out_.ids.reserve(static_cast<size_t>(std::min(most, colons)));
-    if (options_.with_fields) out_.fields.reserve(static_cast<size_t>(std::min(most, colons)));
-    out_.offsets.reserve(static_cast<size_t>(rows) + 1);
-    out_.targets.reserve(static_cast<size_t>(rows));
-  }
+  // Each of these takes the place where something begins and returns the one where it ends, or
+  // nullptr where it is wrong. Places are passed by value: they stay in registers.
 
-  bool line(const char* start, const char* end) {
-    const char* at = skip(start, end);
-    if (at == end || *at == '#') return true;
-    line_start_ = start;
-    line_end_ = end;
-    const char* token = at;
-    float target;
-    const Scan scanned = scan_float(at, end, target);
-    if (scanned == Scan::out_of_range) return fail(token, "a label within the range of float32");
-    if (scanned != Scan::ok || !ends_token(at, end)) return fail(token, "a number as the label");
-    at = skip(at, end);
-    if (!qid(at)) return false;
-    for (at = skip(at, end); at < end && *at != '#'; at = skip(at, end)) {
-      if (!feature(at)) return false;
+  const char* line(const char* at) {
+    at = skip(at);
+    if (*at == '\n') return at;
+    if (*at == '#') return line_end(at);
+    const int64_t row = part_.rows;
+    int64_t nnz = part_.nnz;
+    at = label(at, targets_[row]);
+    if (at != nullptr) at = query(at, row);
+    while (at != nullptr) {
+      if (at[0] == ' ' && is_digit(at[1])) {
+        ++at;
+      } else {
+        at = skip(at);
+        if (*at == '#') at = line_end(at);
+        if (*at == '\n') break;
+      }
+      at = feature(at, nnz);
     }
-    const int64_t nnz = out_.nnz(), length = nnz - out_.offsets.back();
-    if (out_.targets.empty()) out_.row_length = length;
-    if (out_.row_length != length) out_.row_length = -1;
-    out_.offsets.push_back(nnz);
-    out_.targets.push_back(target);
-    return true;
-  }
-
-  static const char* skip(const char* at, const char* end) {
-    while (at < end && is_space(*at)) ++at;
+    if (at == nullptr) return nullptr;
+    const int64_t length = nnz - part_.nnz;
+    if (row == 0) part_.row_length = length;
+    if (part_.row_length != length) part_.row_length = -1;
+    ends_[row] = part_.nnz_base + nnz;
+    part_.nnz = nnz;
+    part_.rows = row + 1;
+    part_.has_values = has_values_;
     return at;
   }
 
-  bool qid(const char*& at) {
-    const char* token = at;
-    const bool here = line_end_ - at >= 4 && std::memcmp(at, "qid:", 4) == 0;
-    if (here != (out_.qids.size() > 0) && out_.targets.size() > 0) {
-      return fail(token, here ? "no qid, as on the lines before" : "qid:n, as on the lines before");
-    }
-    if (!here) return true;
-    at += 4;
-    int64_t number;
-    if (scan_integer(at, line_end_, number) != Scan::ok || !ends_token(at, line_end_)) {
-      return fail(token, "qid:n with a whole number n");
-    }
-    out_.qids.push_back(number);
-    return true;
+  const char* label(const char* at, float& target) {
+    const char* next = at;
+    if (scan_short_float(next, target)) return next;
+    const Scan scanned = scan_float(next, line_end(next), target);
+    if (scanned == Scan::out_of_range) return fail(at, Wrong::label_range);
+    return scanned == Scan::ok && ends_token(*next) ? next : fail(at, Wrong::label);
   }
 
-  bool feature(const char*& at) {
+  const char* query(const char* at, int64_t row) {
+    const char* token = skip(at);
+    const bool here = std::memcmp(token, "qid:", 4) == 0;
+    if (here != (qids_ != nullptr)) {
+      return fail(token, here ? Wrong::unwanted_qid : Wrong::missing_qid);
+    }
+    if (!here) return at;
+    at = token + 4;
+    const bool whole = scan_natural(at, qids_[row]) == Scan::ok && ends_token(*at);
+    return whole ? at : fail(token, Wrong::qid);
+  }
+
+  // Writes feature k, and adds one to it.
+  const char* feature(const char* at, int64_t& k) {
     const char* token = at;
-    const char* form = options_.with_fields ? "field:id:value" : "id:value";
+    [[maybe_unused]] int64_t field = 0;
+    int64_t id;
+    float value;
+    if constexpr (kFields) {
+      if (scan_natural(at, field) != Scan::ok || field > kMaxInt32 || *at != ':') {
+        return diagnose(token);
+      }
+      ++at;
+    }
+    if (scan_natural(at, id) != Scan::ok || *at != ':') return diagnose(token);
+    ++at;
+    if (is_one(at)) {
+      value = 1.0f;
+      ++at;
+    } else if (!scan_short_float(at, value)) {
+      const char* next = at;  // copies, since the address of these is taken
+      float unusual;
+      if (scan_float(next, line_end(next), unusual) != Scan::ok || !ends_token(*next)) {
+        return diagnose(token);
+      }
+      at = next;
+      value = unusual;
+    }
+    const auto local = static_cast<uint64_t>(id) - static_cast<uint64_t>(options_.first_id);
+    if (local >= limit_) return diagnose(token);
+    if (value != 1.0f && !has_values_) {
+      has_values_ = true;
+      std::fill_n(values_, k, 1.0f);
+    }
+    if (has_values_) values_[k] = value;
+    if constexpr (kFields) fields_[k] = static_cast<int32_t>(field);
+    ids_[k] = static_cast<Id>(local);
+    ++k;
+    return at;
+  }
+
+  // What is wrong with a feature: the first thing, from left to right.
+  const char* diagnose(const char* token) {
+    const char* at = token;
     int64_t field = 0, id = 0;
     float value;
-    if (options_.with_fields) {
-      const Scan scanned = scan_integer(at, line_end_, field);
-      if (scanned == Scan::out_of_range ||
-          (scanned == Scan::ok && field > std::numeric_limits<int32_t>::max())) {
-        return fail(token, "a field of at most 2147483647");
+    if (kFields) {
+      const Scan scanned = scan_natural(at, field);
+      if (scanned == Scan::out_of_range || (scanned == Scan::ok && field > kMaxInt32)) {
+        return fail(token, Wrong::field_range);
       }
-      if (scanned != Scan::ok || at == line_end_ || *at++ != ':') return fail(token, form);
+      if (scanned != Scan::ok || *at++ != ':') return fail(token, Wrong::form);
     }
-    Scan scanned = scan_integer(at, line_end_, id);
-    if (scanned == Scan::out_of_range) return fail(token, "an id of at most 9223372036854775807");
-    if (scanned != Scan::ok || at == line_end_ || *at++ != ':') return fail(token, form);
-    scanned = scan_float(at, line_end_, value);
-    if (scanned == Scan::out_of_range) return fail(token, "a value within the range of float32");
-    if (scanned != Scan::ok || !ends_token(at, line_end_)) {
-      return fail(token, std::string(form) + " with a finite value");
-    }
+    Scan scanned = scan_natural(at, id);
+    if (scanned == Scan::out_of_range) return fail(token, Wrong::id_range);
+    if (scanned != Scan::ok || *at++ != ':') return fail(token, Wrong::form);
+    scanned = scan_float(at, line_end(at), value);
+    if (scanned == Scan::out_of_range) return fail(token, Wrong::value_range);
+    if (scanned != Scan::ok || !ends_token(*at)) return fail(token, Wrong::value);
     id -= options_.first_id;
-    if (id < 0) return fail(token, "ids that begin at " + std::to_string(options_.first_id));
+    if (id < 0) return fail(token, Wrong::below_first);
     if (options_.n_features >= 0 && id >= options_.n_features) {
-      return fail(token, "an id of at most " +
-                             std::to_string(options_.n_features - 1 + options_.first_id) +
-                             " (n_features=" + std::to_string(options_.n_features) + ")");
+      return fail(token, Wrong::beyond_last);
     }
-    if (value != 1.0f && !out_.has_values) {
-      out_.has_values = true;
-      out_.values.reserve(std::max(out_.ids.capacity(), out_.wide_ids.capacity()));
-      out_.values.assign(static_cast<size_t>(out_.nnz()), 1.0f);
-    }
-    if (out_.has_values) out_.values.push_back(value);
-    if (options_.with_fields) out_.fields.push_back(static_cast<int32_t>(field));
-    if (!out_.wide && id > std::numeric_limits<int32_t>::max()) {
-      out_.wide = true;
-      out_.wide_ids.reserve(out_.ids.capacity());
-      out_.wide_ids.assign(out_.ids.begin(), out_.ids.end());
-      std::vector<int32_t>().swap(out_.ids);
-    }
-    if (out_.wide) {
-      out_.wide_ids.push_back(id);
-    } else {
-      out_.ids.push_back(static_cast<int32_t>(id));
-    }
-    return true;
+    part_.wide = true;  // nothing, but an int32 is too narrow for it
+    return nullptr;
   }
 
-  bool fail(const char* token, std::string expected) {
-    const char* stop = token;
-    while (stop < line_end_ && !is_space(*stop) && *stop != '#') ++stop;
-    error_.line = options_.first_line + out_.n_lines;
-    error_.column = token - line_start_ + 1;
-    error_.found.assign(token, std::min(static_cast<size_t>(stop - token), kShown));
-    error_.expected = std::move(expected);
-    return false;
+  const char* fail(const char* token, Wrong wrong) {
+    part_.wrong = wrong;
+    part_.token = token;
+    return nullptr;
   }
 
   const TextOptions& options_;
-  ParsedText& out_;
-  TextError& error_;
-  const char* line_start_ = nullptr;
-  const char* line_end_ = nullptr;
+  Part& part_;
+  Id* ids_;
+  float* values_;
+  int32_t* fields_;
+  int64_t* ends_;
+  float* targets_;
+  int64_t* qids_;
+  uint64_t limit_;
+  bool has_values_ = false;
 };
+
+// Parts of a stretch, taken by threads one after the other.
+class Crew {
+ public:
+  Crew(const TextOptions& options, std::vector<Part>& parts) : options_(options), parts_(parts) {}
+
+  void count_all() {
+    each([](Crew& self, size_t i) { count(self.parts_[i]); });
+  }
+
+  // Stops early after an id that needs 64 bits, and behind the first part that is wrong.
+  void parse_all(const Target& to, bool wide) {
+    to_ = &to;
+    wide_ = false;
+    first_wrong_ = parts_.size();
+    if (options_.with_fields) {
+      wide ? each(&Crew::parse<int64_t, true>) : each(&Crew::parse<int32_t, true>);
+    } else {
+      wide ? each(&Crew::parse<int64_t, false>) : each(&Crew::parse<int32_t, false>);
+    }
+  }
+
+  bool found_wide() const { return wide_; }
+  size_t first_wrong() const { return first_wrong_; }
+
+ private:
+  using Step = void (*)(Crew&, size_t);
+
+  template <class Id, bool kFields>
+  static void parse(Crew& self, size_t i) {
+    const auto stop = [&] {
+      return self.wide_.load(std::memory_order_relaxed) ||
+             self.first_wrong_.load(std::memory_order_relaxed) < i;
+    };
+    Part& part = self.parts_[i];
+    part.nnz = part.rows = 0;
+    part.row_length = -1;
+    part.has_values = part.wide = false;
+    part.wrong = Wrong::nothing;
+    PartParser<Id, kFields>(self.options_, *self.to_, part).run(stop);
+    if (part.wide) self.wide_ = true;
+    if (part.wrong != Wrong::nothing) {
+      size_t first = self.first_wrong_;
+      while (i < first && !self.first_wrong_.compare_exchange_weak(first, i)) {
+      }
+    }
+  }
+
+  void each(Step step) {
+    step_ = step;
+    next_ = 0;
+    const int threads = std::min<int>(options_.threads, static_cast<int>(parts_.size()));
+    parallel(
+        threads,
+        [](int, void* context) {
+          Crew& self = *static_cast<Crew*>(context);
+          for (size_t i; (i = self.next_++) < self.parts_.size();) self.step_(self, i);
+        },
+        this);
+  }
+
+  const TextOptions& options_;
+  std::vector<Part>& parts_;
+  const Target* to_ = nullptr;
+  Step step_ = nullptr;
+  std::atomic<size_t> next_{0}, first_wrong_{0};
+  std::atomic<bool> wide_{false};
+};
+
+// Cut at line ends; `end` is behind one.
+std::vector<Part> cut(const char* begin, const char* end, const TextOptions& options) {
+  const int64_t wanted = (end - begin) / (std::max(options.threads, 1) * kPartsEach);
+  const int64_t bytes = std::max<int64_t>(wanted, std::max<int64_t>(options.part_bytes, 1));
+  std::vector<Part> parts;
+  while (begin < end) {
+    const char* stop = end - begin > bytes ? line_end(begin + bytes - 1) + 1 : end;
+    parts.push_back({begin, stop});
+    begin = stop;
+  }
+  return parts;
+}
+
+// Whether the first row has a query; -1 where there is no row.
+int first_has_query(const std::vector<Part>& parts) {
+  for (const Part& part : parts) {
+    for (const char* at = part.begin; at < part.end; at = line_end(at) + 1) {
+      at = skip(at);
+      if (*at == '\n' || *at == '#') continue;
+      while (!ends_token(*at)) ++at;
+      return std::memcmp(skip(at), "qid:", 4) == 0;
+    }
+  }
+  return -1;
+}
+
+template <class T>
+void close_gap(T* data, int64_t from, int64_t to, int64_t n) {
+  if (data && from != to) std::memmove(data + to, data + from, static_cast<size_t>(n) * sizeof(T));
+}
+
+std::string expectation(Wrong wrong, const TextOptions& options) {
+  const std::string form = options.with_fields ? "field:id:value" : "id:value";
+  switch (wrong) {
+    case Wrong::label: return "a number as the label";
+    case Wrong::label_range: return "a label within the range of float32";
+    case Wrong::unwanted_qid: return "no qid, as on the lines before";
+    case Wrong::missing_qid: return "qid:n, as on the lines before";
+    case Wrong::qid: return "qid:n with a whole number n";
+    case Wrong::field_range: return "a field of at most 2147483647";
+    case Wrong::id_range: return "an id of at most 9223372036854775807";
+    case Wrong::value_range: return "a value within the range of float32";
+    case Wrong::value: return form + " with a finite value";
+    case Wrong::below_first: return "ids that begin at " + std::to_string(options.first_id);
+    case Wrong::beyond_last:
+      return "an id of at most " + std::to_string(options.n_features - 1 + options.first_id) +
+             " (n_features=" + std::to_string(options.n_features) + ")";
+    default: return form;
+  }
+}
+
+TextError error_of(const Part& part, const TextOptions& options) {
+  const char* stop = part.token;
+  while (!ends_token(*stop)) ++stop;
+  const auto length = std::min(static_cast<size_t>(stop - part.token), kShown);
+  return {part.line_number + 1, part.token - part.line + 1, std::string(part.token, length),
+          expectation(part.wrong, options)};
+}
 
 }  // namespace
 
-Scan scan_float(const char*& at, const char* end, float& out) {
-  bool negative = false;
-  if (at < end && (*at == '-' || *at == '+')) negative = *at++ == '-';
-  const char* digits = at;
-  uint64_t mantissa = 0;
-  int64_t exponent = 0, n_digits = 0;
-  int significant = 0;  // digits in the mantissa, leading zeros not counted
-  for (; at < end && is_digit(*at); ++at, ++n_digits) {
-    if (significant < kMantissaDigits) {
-      mantissa = mantissa * 10 + static_cast<uint64_t>(*at - '0');
-      significant += mantissa != 0;
-    } else {
-      ++exponent;
+bool TextReader::feed(const char* begin, const char* end, TextError& error) {
+  if (begin == end) return true;
+  // The last lines go to a copy with room behind it, that the scanners may read beyond numbers.
+  const char* cut_at = begin;
+  for (const char* at = end - std::min<int64_t>(kSlack, end - begin); at > begin; --at) {
+    if (at[-1] == '\n') {
+      cut_at = at;
+      break;
     }
   }
-  if (at < end && *at == '.') {
-    for (++at; at < end && is_digit(*at); ++at, ++n_digits) {
-      if (significant < kMantissaDigits) {
-        mantissa = mantissa * 10 + static_cast<uint64_t>(*at - '0');
-        significant += mantissa != 0;
-        --exponent;
-      }
-    }
+  std::vector<char> tail(cut_at, end);
+  if (tail.back() != '\n') tail.push_back('\n');
+  const size_t tail_size = tail.size();
+  tail.resize(tail_size + kSlack, '\n');
+
+  std::vector<Part> parts = cut(begin, cut_at, options_);
+  parts.push_back({tail.data(), tail.data() + tail_size});
+  if (has_qids_ < 0) has_qids_ = first_has_query(parts);
+  Crew crew(options_, parts);
+  crew.count_all();
+  int64_t most_nnz = rows.nnz, most_rows = rows.rows;
+  for (Part& part : parts) {
+    part.first_line = lines_;
+    part.nnz_base = most_nnz;
+    part.row_base = most_rows;
+    lines_ += part.lines;
+    most_nnz += part.most_features(options_.with_fields);
+    most_rows += part.most_rows();
   }
-  if (n_digits == 0) return Scan::malformed;
-  const char* digits_end = at;
-  int64_t explicit_exponent = 0;
-  if (at < end && (*at == 'e' || *at == 'E')) {
-    ++at;
-    bool below = false;
-    if (at < end && (*at == '-' || *at == '+')) below = *at++ == '-';
-    if (at == end || !is_digit(*at)) return Scan::malformed;
-    for (; at < end && is_digit(*at); ++at) {
-      // Past this limit the number is zero or infinite, however many digits stand before it.
-      if (explicit_exponent < (int64_t{1} << 52)) {
-        explicit_exponent = explicit_exponent * 10 + (*at - '0');
-      }
-    }
-    if (below) explicit_exponent = -explicit_exponent;
-    exponent += explicit_exponent;
+  rows.values.reserve(most_nnz);
+  if (options_.with_fields) rows.fields.reserve(most_nnz);
+  rows.offsets.reserve(most_rows + 1);
+  rows.offsets.data()[0] = 0;
+  rows.targets.reserve(most_rows);
+  if (has_qids_ == 1) rows.qids.reserve(most_rows);
+  Target to{nullptr, rows.values.data(), rows.fields.data(), rows.offsets.data(),
+            rows.targets.data(), has_qids_ == 1 ? rows.qids.data() : nullptr};
+  for (;;) {
+    rows.wide ? rows.wide_ids.reserve(most_nnz) : rows.ids.reserve(most_nnz);
+    to.ids = rows.wide ? static_cast<void*>(rows.wide_ids.data()) : rows.ids.data();
+    crew.parse_all(to, rows.wide);
+    if (!crew.found_wide()) break;
+    rows.wide = true;
+    rows.wide_ids.reserve(most_nnz);
+    std::copy_n(rows.ids.data(), rows.nnz, rows.wide_ids.data());
+    rows.ids.clear();
   }
-  float value;
-  const bool short_enough = mantissa <= (uint64_t{1} << 53) && significant < kMantissaDigits;
-  if (mantissa == 0) {
-    value = 0.0f;
-  } else {
-    bool settled = false;
-    if (short_enough && exponent >= -kExactPower && exponent <= kExactPower) {
-      const double exact = static_cast<double>(mantissa);
-      const double wide = exponent < 0 ? exact / kPowers[-exponent] : exact * kPowers[exponent];
-      uint64_t bits;
-      std::memcpy(&bits, &wide, sizeof bits);
-      // `wide` is the nearest double. Rounding it once more is right, except where it fell on a
-      // midpoint of two float32, and among the subnormal ones, whose midpoints lie elsewhere.
-      settled = wide >= static_cast<double>(FLT_MIN) && (bits & 0x1FFFFFFF) != 0x10000000;
-      value = static_cast<float>(wide);
-    }
-    if (!settled) {
-      value = round_slowly(mantissa, exponent, exponent + significant, digits, digits_end,
-                           explicit_exponent);
-    }
+  if (crew.first_wrong() < parts.size()) {
+    error = error_of(parts[crew.first_wrong()], options_);
+    return false;
   }
-  if (value > FLT_MAX) return Scan::out_of_range;
-  out = negative ? -value : value;
-  return Scan::ok;
+
+  const bool had_values = rows.has_values;
+  for (const Part& part : parts) rows.has_values |= part.has_values;
+  if (rows.has_values && !had_values) std::fill_n(to.values, rows.nnz, 1.0f);
+  for (const Part& part : parts) {
+    close_gap(rows.ids.data(), part.nnz_base, rows.nnz, part.nnz);
+    close_gap(rows.wide_ids.data(), part.nnz_base, rows.nnz, part.nnz);
+    close_gap(to.fields, part.nnz_base, rows.nnz, part.nnz);
+    close_gap(to.targets, part.row_base, rows.rows, part.rows);
+    close_gap(to.qids, part.row_base, rows.rows, part.rows);
+    close_gap(to.offsets + 1, part.row_base, rows.rows, part.rows);
+    if (part.has_values) {
+      close_gap(to.values, part.nnz_base, rows.nnz, part.nnz);
+    } else if (rows.has_values) {
+      std::fill_n(to.values + rows.nnz, part.nnz, 1.0f);
+    }
+    if (const int64_t gap = part.nnz_base - rows.nnz) {
+      int64_t* ends = to.offsets + 1 + rows.rows;
+      for (int64_t row = 0; row < part.rows; ++row) ends[row] -= gap;
+    }
+    if (part.rows) {
+      if (rows.rows == 0) rows.row_length = part.row_length;
+      if (rows.row_length != part.row_length) rows.row_length = -1;
+    }
+    rows.nnz += part.nnz;
+    rows.rows += part.rows;
+  }
+  return true;
 }
 
-bool parse_text(const char* begin, const char* end, const TextOptions& options, ParsedText& out,
-                TextError& error) {
-  return Parser(options, out, error).run(begin, end);
+void TextReader::restart() {
+  rows.nnz = rows.rows = 0;
+  rows.row_length = -1;
+  rows.wide = rows.has_values = false;
 }
 
 }  // namespace crossfm

@@ -247,18 +247,27 @@ def update_rows(
 ) -> Any:
     """Let distinct rows of a table step against given gradients, in place."""
 
-def parse_text(
-    text: NDArray[numpy.uint8],
-    with_fields: bool = False,
-    first_id: int = 0,
-    n_features: int = -1,
-    first_line: int = 1,
-) -> tuple:
+class TextReader:
     """
-    Whole lines of libsvm or libffm text (uint8) as
-    (ids, values | None, offsets | None, fields | None, targets, qids | None, n_lines),
-    or, where a line is malformed, (line, column, found, expected).
+    Rows of libsvm or libffm text, fed piece by piece. Of one thread at a
+    time.
     """
+
+    def __init__(
+        self, with_fields: bool, first_id: int, n_features: int, threads: int, part_bytes: int
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def feed(self, text: NDArray[numpy.uint8]) -> Any:
+        """
+        Parse whole lines (uint8): None, or where one is malformed (line, column, found,
+        expected); lines are counted over all feeds.
+        """
+
+    def take(self) -> tuple:
+        """
+        The rows fed since the last call: (ids, values | None, offsets | None,
+        fields | None, targets, qids | None).
+        """
 
 def hash_strings(
     offsets: NDArray[numpy.int64], data: NDArray[numpy.uint8], n_buckets: int

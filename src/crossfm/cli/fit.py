@@ -32,7 +32,8 @@ def fit(
         list[Path],
         typer.Argument(
             metavar="DATA",
-            help="Parquet, CSV, TSV, libsvm or libffm files (text also .gz), or a folder of them.",
+            help="Parquet, CSV, TSV, libsvm or libffm files (text also .gz, .zst), or a folder of"
+            " them.",
             show_default=False,
         ),
     ],

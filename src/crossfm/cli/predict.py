@@ -41,7 +41,7 @@ def predict(
             "--out",
             "-o",
             metavar="FILE",
-            help="NAME.parquet, .csv or .tsv (also .gz); or -, CSV to standard output.",
+            help="NAME.parquet, .csv or .tsv (also .gz, .zst); or -, CSV to standard output.",
         ),
     ],
     proba: Annotated[

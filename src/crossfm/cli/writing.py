@@ -27,7 +27,7 @@ from crossfm.errors import DataError, SchemaError
 
 __all__ = ["write_predictions"]
 
-ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
+ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zst", ".tsv.zst")
 
 
 def write_predictions(

@@ -1,21 +1,38 @@
-"""Files that are read or written here: checked before reading, never half written."""
+"""Files that are read or written here: checked before reading, never half written.
+
+Names that end in ``.gz`` and ``.zst`` hold packed data.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import mmap
 import os
 import secrets
 import stat
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from crossfm.errors import CrossfmError, DataError, did_you_mean
 
-__all__ = ["existing_file", "open_bytes", "packing", "remove_leftovers", "replacing"]
+__all__ = [
+    "PACKED",
+    "existing_file",
+    "is_packed",
+    "line_pieces",
+    "mapped",
+    "open_bytes",
+    "packing",
+    "remove_leftovers",
+    "replacing",
+]
+
+PACKED = (".gz", ".zst")
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -38,23 +55,97 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def open_bytes(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to read bytes from, unpacked where its name ends in ``.gz``.
+    """A file to read bytes from, unpacked where its name ends in ``.gz`` or ``.zst``.
 
     Raises:
-        DataError: absent, a folder, not readable, or packed data that is damaged.
+        DataError: absent, a folder, not readable, or packed data that is damaged or cut short.
     """
     found = existing_file(path)
     try:
         if found.suffix == ".gz":
             with gzip.open(found, "rb") as packed:
                 yield cast(IO[bytes], packed)
+        elif found.suffix == ".zst":
+            with _unpacking(found, "zstd") as unpacked:
+                yield cast(IO[bytes], unpacked)
         else:
             with open(found, "rb") as plain:
                 yield plain
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{found} is not a whole gzip file: {error}") from error
     except OSError as error:
+        if error.errno is None and found.suffix == ".zst":  # of the codec, not of the system
+            raise DataError(f"{found} is not a whole zstd file: {error}") from error
         raise DataError(f"{found} cannot be read: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _unpacking(path: Path, codec: str) -> Iterator[Any]:
+    import pyarrow as pa
+
+    with open(path, "rb") as plain:
+        if not os.fstat(plain.fileno()).st_size:
+            raise OSError("it is empty")
+        with pa.CompressedInputStream(plain, codec) as unpacked:
+            yield unpacked
+
+
+def is_packed(path: str | os.PathLike[str]) -> bool:
+    """Whether the name says that the data is packed."""
+    return Path(path).suffix in PACKED
+
+
+@contextlib.contextmanager
+def mapped(path: str | os.PathLike[str]) -> Iterator[mmap.mmap | None]:
+    """A plain file in the address space, not in memory of our own; None where it cannot be.
+
+    Pipes, empty files, and file systems without the service are not mapped: read those.
+
+    Raises:
+        DataError: absent, a folder, not readable.
+    """
+    found = existing_file(path)
+    if not found.is_file():  # opening a pipe and leaving it would end it
+        yield None
+        return
+    whole = None
+    try:
+        with open(found, "rb") as plain, contextlib.suppress(OSError, ValueError):
+            whole = mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ)
+            if hasattr(whole, "madvise"):
+                whole.madvise(mmap.MADV_SEQUENTIAL)
+    except OSError as error:
+        raise DataError(f"{found} cannot be read: {error.strerror or error}") from error
+    try:
+        yield whole
+    finally:
+        if whole is not None:
+            with contextlib.suppress(BufferError):  # an array still looks into it
+                whole.close()
+
+
+def line_pieces(path: str | os.PathLike[str], piece_bytes: int) -> Iterator[bytes]:
+    """A file, unpacked, in pieces of about `piece_bytes` that end where a line ends.
+
+    The next piece is read and unpacked on another thread while the caller works on one.
+
+    Raises:
+        DataError: as `open_bytes`, when the piece in question is asked for.
+    """
+    with open_bytes(path) as file, ThreadPoolExecutor(1) as ahead:
+        begun: list[bytes] = []  # of the line that the last piece did not finish
+        coming = ahead.submit(file.read, piece_bytes)
+        while piece := coming.result():
+            coming = ahead.submit(file.read, piece_bytes)
+            end = piece.rfind(b"\n") + 1
+            if end:
+                whole_lines = piece if end == len(piece) else memoryview(piece)[:end]
+                yield b"".join([*begun, whole_lines])
+                begun = []
+            if end < len(piece):
+                begun.append(piece[end:])
+        if begun:
+            yield b"".join(begun)
 
 
 @contextlib.contextmanager
@@ -135,15 +226,35 @@ def remove_leftovers(path: str | os.PathLike[str], older_than: float = 0.0) -> N
 
 @contextlib.contextmanager
 def packing(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """The file, packing what is written to it where `path` ends in ``.gz``.
+    """The file, packing what is written to it where `path` ends in ``.gz`` or ``.zst``.
 
     No name and no time go into it: equal data, equal bytes.
     """
-    if Path(path).suffix == ".gz":
+    suffix = Path(path).suffix
+    if suffix == ".gz":
         with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
             yield cast(BinaryIO, packed)
+    elif suffix == ".zst":
+        import pyarrow as pa
+
+        sink = pa.PythonFile(_KeptOpen(file), "w")
+        with pa.CompressedOutputStream(sink, "zstd") as zipped:
+            yield cast(BinaryIO, zipped)
     else:
         yield file
+
+
+class _KeptOpen:
+    """A file that another layer may write to, and closes for itself only."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
+        self.flush = file.flush
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def _sync_folder(folder: Path) -> None:

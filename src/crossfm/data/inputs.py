@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crossfm.data.files import existing_file, open_bytes
+from crossfm.data.files import PACKED, existing_file, open_bytes
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, SchemaError
 
@@ -239,7 +239,7 @@ def file_format(path: str | os.PathLike[str]) -> Format:
         ('csv', 'libsvm')
     """
     suffixes = [s.lower() for s in Path(path).suffixes]
-    if suffixes and suffixes[-1] == ".gz":
+    if suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
     if suffixes and suffixes[-1] in FORMATS:
         return FORMATS[suffixes[-1]]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from crossfm.data.files import existing_file
+from crossfm.data.files import existing_file, is_packed
 from crossfm.errors import DataError, SchemaError, did_you_mean
 
 __all__ = ["iter_tables", "read_table"]
@@ -37,9 +37,9 @@ def read_table(
     r"""Read a Parquet, CSV or TSV file as an Arrow table.
 
     The form follows from the name: ``.parquet`` ``.pq`` ``.parq``, or ``.csv`` ``.tsv``
-    ``.tab``, these also with ``.gz``; a Parquet file is known under any name. CSV files have a
-    header; types are inferred from all rows; an empty cell, NA, N/A, NaN, nan, NULL, null and
-    None are missing values.
+    ``.tab``, these also with ``.gz`` or ``.zst``; a Parquet file is known under any name. CSV
+    files have a header; types are inferred from all rows; an empty cell, NA, N/A, NaN, nan, NULL,
+    null and None are missing values.
 
     Args:
         path: the file.
@@ -142,12 +142,12 @@ def _is_parquet(path: Path) -> bool:
             return True
     raise DataError(
         f"{path}: its name does not say what it is; expected one of"
-        f" {', '.join((*PARQUET, *SEPARATORS))}, the latter also with .gz"
+        f" {', '.join((*PARQUET, *SEPARATORS))}, the latter also with .gz or .zst"
     )
 
 
 def _separator(path: Path) -> str | None:
-    name = path.with_suffix("") if path.suffix == ".gz" else path
+    name = path.with_suffix("") if is_packed(path) else path
     return SEPARATORS.get(name.suffix.lower())
 
 

@@ -7,6 +7,8 @@ written: a classification file of +1 and -1 gives targets of +1 and -1.
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossfm import _native
-from crossfm.data.files import open_bytes, packing, replacing
+from crossfm.data.files import is_packed, line_pieces, mapped, packing, replacing
 from crossfm.data.rows import Rows
+from crossfm.data.threads import thread_count
 from crossfm.errors import DataError
 
 __all__ = [
@@ -30,7 +33,8 @@ __all__ = [
 ]
 
 PathLike = str | os.PathLike[str]
-CHUNK_BYTES = 8 << 20  # read at once by the iterators
+CHUNK_BYTES = 8 << 20  # read at once from packed files, and by the iterators
+PART_BYTES = 1 << 20  # the least that a thread parses at once
 CHUNK_FEATURES = 1 << 20  # formatted at once by the writers
 
 
@@ -41,6 +45,7 @@ def read_libsvm(
     zero_based: bool | Literal["auto"] = ...,
     n_features: int | None = ...,
     return_qids: Literal[False] = ...,
+    n_jobs: int = ...,
 ) -> Rows: ...
 @overload
 def read_libsvm(
@@ -49,6 +54,7 @@ def read_libsvm(
     zero_based: bool | Literal["auto"] = ...,
     n_features: int | None = ...,
     return_qids: Literal[True],
+    n_jobs: int = ...,
 ) -> tuple[Rows, NDArray[np.int64] | None]: ...
 def read_libsvm(
     path: PathLike,
@@ -56,17 +62,19 @@ def read_libsvm(
     zero_based: bool | Literal["auto"] = True,
     n_features: int | None = None,
     return_qids: bool = False,
+    n_jobs: int = -1,
 ) -> Rows | tuple[Rows, NDArray[np.int64] | None]:
     r"""Read a libsvm or libFM file as Rows.
 
     Args:
-        path: text, or gzipped text where the name ends in ``.gz``.
+        path: text, packed where the name ends in ``.gz`` or ``.zst``.
         zero_based: True: ids stay as they are. False: ids begin at 1, and become one less.
             ``"auto"``: False where no id is 0; beware that files which belong together (train
             and test) may then be taken differently.
         n_features: ids (counted from 0) must be below it; None: no limit.
         return_qids: also return the query of each row (``qid:n`` behind the label), int64
             ``[n]``, or None in a file without.
+        n_jobs: threads that parse; -1: all cores. The rows are the same for any number.
 
     Returns:
         Rows with targets. Values are None where all are 1; offsets are None where all rows
@@ -85,7 +93,7 @@ def read_libsvm(
         >>> rows.values.tolist() == np.float32([0.5, 1, 0.001]).tolist()
         True
     """
-    rows, qids = _read(path, False, zero_based, n_features)
+    rows, qids = _read(path, False, zero_based, n_features, n_jobs)
     return (rows, qids) if return_qids else rows
 
 
@@ -94,18 +102,20 @@ def read_libffm(
     *,
     zero_based: bool | Literal["auto"] = True,
     n_features: int | None = None,
+    n_jobs: int = -1,
 ) -> Rows:
     """Read a libffm file as Rows whose `fields` are those of the text.
 
     Args:
-        path: text, or gzipped text where the name ends in ``.gz``.
+        path: text, packed where the name ends in ``.gz`` or ``.zst``.
         zero_based: of the ids, as in `read_libsvm`; fields always stay as they are.
         n_features: ids (counted from 0) must be below it; None: no limit.
+        n_jobs: threads that parse; -1: all cores. The rows are the same for any number.
 
     Raises:
         DataError: a malformed line; the message has the line, the column, and the text found.
     """
-    return _read(path, True, zero_based, n_features)[0]
+    return _read(path, True, zero_based, n_features, n_jobs)[0]
 
 
 def iter_libsvm(
@@ -114,19 +124,21 @@ def iter_libsvm(
     *,
     zero_based: bool = True,
     n_features: int | None = None,
+    n_jobs: int = -1,
 ) -> Iterator[Rows]:
     """Read a libsvm or libFM file in batches, in memory that does not grow with the file.
 
     Args:
-        path: text, or gzipped text where the name ends in ``.gz``.
+        path: text, packed where the name ends in ``.gz`` or ``.zst``.
         batch_rows: rows of each batch; the last one may be shorter.
         zero_based: False: ids begin at 1, and become one less.
         n_features: ids (counted from 0) must be below it; None: no limit.
+        n_jobs: threads that parse; -1: all cores. The rows are the same for any number.
 
     Raises:
         DataError: a malformed line, when its batch is asked for.
     """
-    return _iterate(path, batch_rows, False, zero_based, n_features)
+    return _iterate(path, batch_rows, False, zero_based, n_features, n_jobs)
 
 
 def iter_libffm(
@@ -135,9 +147,10 @@ def iter_libffm(
     *,
     zero_based: bool = True,
     n_features: int | None = None,
+    n_jobs: int = -1,
 ) -> Iterator[Rows]:
     """Read a libffm file in batches; see `iter_libsvm`."""
-    return _iterate(path, batch_rows, True, zero_based, n_features)
+    return _iterate(path, batch_rows, True, zero_based, n_features, n_jobs)
 
 
 def write_libsvm(
@@ -150,7 +163,8 @@ def write_libsvm(
     """Write Rows as libsvm (libFM) text that reads back to the same float32 numbers.
 
     Args:
-        path: the file to make or replace, in one step; packed where it ends in ``.gz``.
+        path: the file to make or replace, in one step; packed where it ends in
+            ``.gz`` or ``.zst``.
         rows: what to write. Labels are 0 where it has no targets.
         zero_based: False: ids are written one larger.
         qids: query of each row ``[n]``, written as ``qid:n``.
@@ -193,21 +207,37 @@ def write_libffm(
 
 
 def _read(
-    path: PathLike, with_fields: bool, zero_based: bool | str, n_features: int | None
+    path: PathLike,
+    with_fields: bool,
+    zero_based: bool | str,
+    n_features: int | None,
+    n_jobs: int,
 ) -> tuple[Rows, NDArray[np.int64] | None]:
     if zero_based not in (True, False, "auto"):
         raise DataError(f"zero_based is True, False or 'auto', got {zero_based!r}")
-    with open_bytes(path) as file:
-        text = file.read()
-    first_id = int(zero_based is False)
-    rows, qids, _ = _parse(path, text, with_fields, first_id, n_features, 1)
+    rows, qids = _read_from(path, with_fields, int(zero_based is False), n_features, n_jobs)
     if zero_based == "auto" and rows.nnz and rows.ids.min() > 0:
-        rows, qids, _ = _parse(path, text, with_fields, 1, n_features, 1)
+        return _read_from(path, with_fields, 1, n_features, n_jobs)
     return rows, qids
 
 
+def _read_from(
+    path: PathLike, with_fields: bool, first_id: int, n_features: int | None, n_jobs: int
+) -> tuple[Rows, NDArray[np.int64] | None]:
+    reader = _reader(with_fields, first_id, n_features, n_jobs)
+    with contextlib.nullcontext() if is_packed(path) else mapped(path) as whole:
+        for text in line_pieces(path, CHUNK_BYTES) if whole is None else (whole,):
+            _feed(reader, path, text)
+    return _taken(reader)
+
+
 def _iterate(
-    path: PathLike, batch_rows: int, with_fields: bool, zero_based: bool, n_features: int | None
+    path: PathLike,
+    batch_rows: int,
+    with_fields: bool,
+    zero_based: bool,
+    n_features: int | None,
+    n_jobs: int,
 ) -> Iterator[Rows]:
     if batch_rows < 1:
         raise DataError(f"batch_rows must be at least 1, got {batch_rows}")
@@ -216,58 +246,43 @@ def _iterate(
             f"zero_based is True or False, got {zero_based!r}: a file read in batches is not"
             " seen whole before its first ids are needed"
         )
-    waiting: list[Rows] = []
-    n_waiting = 0
-    line = 1
-    for text in _whole_lines(path):
-        rows, _, n_lines = _parse(path, text, with_fields, int(not zero_based), n_features, line)
-        line += n_lines
-        waiting.append(rows)
-        n_waiting += len(rows)
+    reader = _reader(with_fields, int(not zero_based), n_features, n_jobs)
+    left: list[Rows] = []  # fewer than batch_rows
+    for text in line_pieces(path, CHUNK_BYTES):
+        _feed(reader, path, text)
+        n_waiting = sum(map(len, left)) + len(reader)
         if n_waiting >= batch_rows:
-            rows = Rows.concatenate(waiting)
+            rows = Rows.concatenate([*left, _taken(reader)[0]])
             whole = n_waiting - n_waiting % batch_rows
             yield from rows[:whole].batches(batch_rows)
-            waiting, n_waiting = [rows[whole:]], n_waiting - whole
-    if n_waiting:
-        yield Rows.concatenate(waiting)
+            left = [rows[whole:]]
+    last = Rows.concatenate([*left, _taken(reader)[0]])
+    if len(last):
+        yield last
 
 
-def _whole_lines(path: PathLike) -> Iterator[bytes]:
-    """The file in pieces of about `CHUNK_BYTES` that end where a line ends."""
-    with open_bytes(path) as file:
-        begun: list[bytes] = []  # of the line that the last piece did not finish
-        while piece := file.read(CHUNK_BYTES):
-            end = piece.rfind(b"\n") + 1
-            if end:
-                yield b"".join([*begun, piece[:end]])
-                begun = []
-            begun.append(piece[end:])
-        yield b"".join(begun)
-
-
-def _parse(
-    path: PathLike,
-    text: bytes,
-    with_fields: bool,
-    first_id: int,
-    n_features: int | None,
-    first_line: int,
-) -> tuple[Rows, NDArray[np.int64] | None, int]:
+def _reader(
+    with_fields: bool, first_id: int, n_features: int | None, n_jobs: int
+) -> _native.TextReader:
     if n_features is not None and n_features < 0:
         raise DataError(f"n_features must not be negative, got {n_features}")
-    view = np.frombuffer(text, dtype=np.uint8) if text else np.empty(0, dtype=np.uint8)
-    parsed = _native.parse_text(
-        view, with_fields, first_id, -1 if n_features is None else n_features, first_line
-    )
-    if isinstance(parsed[0], int):
-        line, column, found, expected = parsed
+    limit = -1 if n_features is None else n_features
+    return _native.TextReader(with_fields, first_id, limit, thread_count(n_jobs), PART_BYTES)
+
+
+def _feed(reader: _native.TextReader, path: PathLike, text: bytes | mmap.mmap) -> None:
+    wrong = reader.feed(np.frombuffer(text, dtype=np.uint8))
+    if wrong is not None:
+        line, column, found, expected = wrong
         shown = found.decode("utf-8", "backslashreplace") or "the end of the line"
         raise DataError(
             f"{Path(path)}, line {line}, column {column}: found {shown!r}, expected {expected}"
         )
-    ids, values, offsets, fields, targets, qids, n_lines = parsed
-    return Rows(ids, values, offsets, fields, targets, None, len(targets)), qids, n_lines
+
+
+def _taken(reader: _native.TextReader) -> tuple[Rows, NDArray[np.int64] | None]:
+    ids, values, offsets, fields, targets, qids = reader.take()
+    return Rows(ids, values, offsets, fields, targets, None, len(targets)), qids
 
 
 def _max_id(rows: Rows) -> int:
