@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import peers
+from benchmarks import peers, text
 from benchmarks.figures import Figure, Report, Spread, show_table
 from benchmarks.harness import (
     Disagreement,
@@ -282,9 +282,11 @@ def main(argv: list[str] | None = None) -> int:
                      help="also: torchfm, river (slow, on a few rows)")  # fmt: skip
     one.add_argument("--tune", action="store_true", help="run the grids instead of the contest")
     one.add_argument("-v", "--verbose", action="store_true", help="a line about each run")
+    one.set_defaults(run=fm)
+    text.add_command(commands)
     arguments = parser.parse_args(argv)
     try:
-        return fm(arguments)
+        return int(arguments.run(arguments))
     except (peers.PeerError, WorkerError, Disagreement) as error:
         print(f"no figures: {error}", file=sys.stderr)
         return 1
