@@ -85,8 +85,8 @@ def problem(name: str) -> str | None:
     if not interpreter().exists():
         return "not installed: run python -m benchmarks.peers install"
     asked = (
-        f"import importlib.metadata as m, {peer.module};"
-        f" print({VERSION!r}, m.version({peer.distribution!r}))"
+        f"import importlib.metadata as m, sys, {peer.module};"
+        f" sys.stdout.write('\\n{VERSION} ' + m.version({peer.distribution!r}) + '\\n')"
     )
     done = subprocess.run(
         [str(interpreter()), "-c", asked], env=environment(), capture_output=True, text=True
@@ -94,7 +94,7 @@ def problem(name: str) -> str | None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return f"does not import ({last}): run python -m benchmarks.peers install"
-    # A package may print lines of its own, before and after.
+    # A package may print lines of its own, before and after, from another thread even: one write.
     said = [line.split() for line in done.stdout.splitlines() if line.startswith(VERSION)]
     version = said[-1][1]
     if version != peer.version:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import final
 
 import torch
@@ -13,7 +14,7 @@ from crossfm.errors import DataError, did_you_mean
 __all__ = ["ACTIVATIONS", "MLP", "dropout_layer"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
+    "relu": partial(nn.ReLU, inplace=True),  # of a fresh tensor that nobody else holds
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
