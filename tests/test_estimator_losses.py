@@ -21,7 +21,7 @@ from crossfm.store import load_model
 LINEAR = {"n_factors": 0, "n_epochs": 60, "early_stopping": False, "random_state": 0}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def problem():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(4000, 3))
@@ -84,8 +84,9 @@ def test_hinge_of_several_classes(problem):
     X, _, rng = problem
     y = (X @ rng.normal(size=(3, 4))).argmax(axis=1)
     fm = cf.FMClassifier(loss="hinge", n_factors=4, n_epochs=40, random_state=0).fit(X, y)
+    theirs = SGDClassifier(loss="hinge", alpha=1e-4, random_state=0, average=True).fit(X, y)
     assert fm.decision_function(X).shape == (4000, 4)
-    assert fm.score(X, y) > 0.9
+    assert fm.score(X, y) > theirs.score(X, y) - 0.01
 
 
 def test_hinge_has_no_probabilities(problem):
