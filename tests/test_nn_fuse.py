@@ -241,7 +241,10 @@ def test_they_learn_a_planted_interaction(kind, fused):
         (("adagrad", {"l1_linear": 1.0}), "adagrad has no option 'l1'"),
         (("adagrad", {"lr": -1.0}), "lr is -1.0, expected a finite number of 0 or more"),
         (("adagrad", {"l2": float("nan")}), "l2 is nan"),
+        (("adagrad", {"lr": "fast"}), "lr is 'fast', expected a finite number of 0 or more"),
         (("adam", {"betas": (0.9, 1.0)}), r"betas are \(0.9, 1.0\)"),
+        (("adam", {"betas": (0.9,)}), r"betas are \(0.9,\), expected two numbers"),
+        (("adam", {"betas": 0.9}), r"betas are 0.9, expected two numbers"),
         (("ftrl", {"lr": 0.0}), "lr is 0.0, ftrl divides by it"),
     ],
 )
@@ -275,6 +278,19 @@ def test_what_cannot_be_fused():
         optim.fuse_optimizer(tied)
 
 
+def test_a_loaded_state_is_a_copy():
+    model = make("all")
+    fused = optim.fuse_optimizer(model, "adagrad")
+    go(model, fused, batches(1))
+    twin = make("all")
+    other = optim.fuse_optimizer(twin, "adagrad")
+    other.load_state_dict(fused.state_dict())
+    before = other.state_dict()["modules"]["embedding"]["states"][1]["a"].clone()
+    go(model, fused, batches(2))
+    after = other.state_dict()["modules"]["embedding"]["states"][1]["a"]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
 def test_states_that_do_not_fit():
     model = make("all")
     fused = optim.fuse_optimizer(model, "adagrad")
@@ -291,3 +307,8 @@ def test_states_that_do_not_fit():
     with pytest.raises(DataError, match=r"a state of .*for a table \[21"):
         other.load_state_dict(state)
     assert other.parts["embedding"].step == 0
+    with pytest.raises(DataError, match="the state has no groups, kind, modules: expected what"):
+        other.load_state_dict(model.state_dict())
+    state["modules"]["embedding"]["states"][2] = {}
+    with pytest.raises(DataError, match="embedding: a state of table 2, the module has 2 tables"):
+        fused.load_state_dict(state)

@@ -210,6 +210,9 @@ def test_pretrained_and_frozen_vectors():
         ({"share": [0.5] * N}, r"share is float64 \[10\]"),
         ({"field_of": range(N), "n_fields": 3}, "n_fields is 3, field_of names 10 fields"),
         ({"dtype": torch.int64}, "dtype is torch.int64, expected floating point"),
+        ({"n_fields": "3"}, "n_fields is '3', expected an integer"),
+        ({"share": [0] * (N - 1) + [-2]}, r"share\[9\] is -2, expected integers of 0 or more"),
+        ({"pretrained": "vectors"}, r"pretrained is no table of numbers.*expected \[10, 4\]"),
     ],
 )
 def test_bad_options(options, message):

@@ -125,7 +125,13 @@ def as_batch(x: Rows | Tensor | Batch, n_features: int, device: torch.device) ->
         return batch  # a graph has no place for a look at the numbers
     ids, offsets = batch.ids, batch.offsets
     for name, part in zip(batch._fields, batch, strict=True):
-        if isinstance(part, Tensor) and part.device != device:
+        if not isinstance(part, Tensor):
+            if name == "ids" or (part is not None and name != "checked"):
+                raise DataError(
+                    f"{name}: {type(part).__name__}, expected a tensor; torch.as_tensor(...) makes"
+                    " one"
+                )
+        elif part.device != device:
             raise DataError(
                 f"{name}: on {part.device}, the parameters on {device}; batch.to('{device}') moves"
                 " a batch"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Integral, Real
 from typing import Any, Literal, final
 
 import numpy as np
@@ -16,7 +18,7 @@ from crossfm.nn.batch import Batch, as_batch
 from crossfm.nn.ops.fused import RowOptimizer, cross_fused
 from crossfm.nn.ops.operator import Crossed, cross, fields_of, take
 
-__all__ = ["FieldEmbedding", "id_tensor", "table_parameters", "wants_step"]
+__all__ = ["FieldEmbedding", "id_tensor", "table_parameters", "wants_step", "whole_number"]
 
 
 def table_parameters(module: nn.Module) -> list[nn.Parameter]:
@@ -97,18 +99,21 @@ class FieldEmbedding(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("n_features", n_features), ("n_factors", n_factors)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise DataError(f"{name} is {size!r}, expected an integer of 1 or more")
-        if dtype is not None and not dtype.is_floating_point:
-            raise DataError(f"dtype is {dtype}, expected floating point")
+        n_features = whole_number("n_features", n_features)
+        n_factors = whole_number("n_factors", n_factors)
+        if n_fields is not None:
+            n_fields = whole_number("n_fields", n_fields, least=0)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise DataError(
+                f"dtype is {dtype!r}, expected floating point: torch.float32, torch.bfloat16, ..."
+            )
         if interactions not in INTERACTIONS:
             raise DataError(
                 f"interactions is {interactions!r}, expected one of {', '.join(INTERACTIONS)}."
                 f"{did_you_mean(str(interactions), INTERACTIONS)}"
             )
-        if not init_scale >= 0:
-            raise DataError(f"init_scale is {init_scale!r}, expected 0 or more")
+        if not _is_scale(init_scale):
+            raise DataError(f"init_scale is {init_scale!r}, expected a finite number of 0 or more")
         self.n_features, self.n_factors = n_features, n_factors
         self.interactions: Literal["all", "across_fields"] = interactions
         self.sparse_grad = sparse_grad
@@ -117,7 +122,7 @@ class FieldEmbedding(nn.Module):
         named = 0 if of is None else int(of.max()) + 1
         if n_fields is not None and n_fields < named:
             raise DataError(f"n_fields is {n_fields}, field_of names {named} fields")
-        self.n_fields = named if n_fields is None else int(n_fields)
+        self.n_fields = named if n_fields is None else n_fields
         shared = id_tensor("share", share, n_features, "cpu")
         rows = n_features if shared is None else int(shared.max()) + 1
         self.weights = (
@@ -132,7 +137,13 @@ class FieldEmbedding(nn.Module):
         self.optimizer: RowOptimizer | None = None  # crossfm.nn.optim.fuse_optimizer sets it
         self.reset_parameters()
         if pretrained is not None:
-            given = torch.as_tensor(pretrained)
+            try:
+                given = torch.as_tensor(pretrained)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise DataError(
+                    f"pretrained is no table of numbers: {error}; expected"
+                    f" {list(self.factors.shape)}"
+                ) from error
             if given.shape != self.factors.shape:
                 raise DataError(
                     f"pretrained has shape {list(given.shape)}, expected {list(self.factors.shape)}"
@@ -262,6 +273,21 @@ def _count_fields(batch: Batch, pooled: bool) -> int:
     return int(batch.fields.max()) + 1 if batch.fields.numel() else 1
 
 
+def _is_scale(number: Any) -> bool:
+    return isinstance(number, Real) and 0 <= float(number) < math.inf
+
+
+def whole_number(name: str, number: Any, least: int = 1) -> int:
+    """An integer of at least `least`, NumPy's too, as an int; DataError for anything else.
+
+    >>> whole_number("n_factors", np.int64(8))
+    8
+    """
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
+        raise DataError(f"{name} is {number!r}, expected an integer of {least} or more")
+    return int(number)
+
+
 def id_tensor(
     name: str,
     array: ArrayLike | Tensor | None,
@@ -276,8 +302,11 @@ def id_tensor(
     if array is None:
         return None
     of = np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array)
-    if of.dtype.kind not in "iu" or of.shape != (n_features,) or of.min() < 0:
+    if of.dtype.kind not in "iu" or of.shape != (n_features,):
         raise DataError(
             f"{name} is {of.dtype} {list(of.shape)}, expected integers of 0 or more, [{n_features}]"
         )
+    if of.min() < 0:
+        at = int((of < 0).argmax())
+        raise DataError(f"{name}[{at}] is {of[at]}, expected integers of 0 or more")
     return torch.tensor(of.astype(np.int64), device=device)

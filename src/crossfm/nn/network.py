@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.nn.batch import Batch
-from crossfm.nn.embedding import FieldEmbedding
+from crossfm.nn.embedding import FieldEmbedding, whole_number
 
 if TYPE_CHECKING:
     from crossfm.data.schema import Schema
@@ -113,8 +113,7 @@ def check_sizes(**sizes: int) -> None:
     >>> check_sizes(n_layers=2)
     """
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise DataError(f"{name} is {size!r}, expected an integer of 1 or more")
+        whole_number(name, size)
 
 
 def sizes_of(schema: Schema) -> tuple[int, NDArray[np.int32], int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import final
+from numbers import Integral, Real
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -63,14 +64,20 @@ class MLP(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not _is_list(hidden):
+            raise DataError(
+                f"hidden is {hidden!r}, expected the size of each hidden layer, such as (400, 400)"
+            )
         hidden = tuple(hidden)
-        if n_in < 1 or n_out < 0 or any(size < 1 for size in hidden):
-            raise DataError(f"layers of {n_in}, {list(hidden)} and {n_out}: sizes are 1 or more")
+        if not all(map(_is_size, (n_in, *hidden, n_out or 1))):
+            raise DataError(
+                f"layers of {n_in!r}, {list(hidden)} and {n_out!r}: sizes are integers of 1 or more"
+            )
         check_share("dropout", dropout)
-        if activation not in ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
             raise DataError(
                 f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}."
-                f"{did_you_mean(activation, ACTIVATIONS)}"
+                f"{did_you_mean(str(activation), ACTIVATIONS)}"
             )
         layers: list[nn.Module] = []
         size = n_in
@@ -105,5 +112,17 @@ def dropout_layer(dropout: float, name: str = "dropout") -> nn.Module:
 
 def check_share(name: str, share: float) -> None:
     """DataError where a dropout is not 0 or more and less than 1."""
-    if not 0 <= share < 1:
+    if not _is_share(share):
         raise DataError(f"{name} is {share!r}, expected 0 or more and less than 1")
+
+
+def _is_list(hidden: Any) -> bool:
+    return isinstance(hidden, Iterable) and not isinstance(hidden, str)
+
+
+def _is_size(size: Any) -> bool:
+    return not isinstance(size, bool) and isinstance(size, Integral) and int(size) >= 1
+
+
+def _is_share(share: Any) -> bool:
+    return isinstance(share, Real) and 0 <= float(share) < 1

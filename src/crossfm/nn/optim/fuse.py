@@ -143,6 +143,11 @@ class FusedOptimizer(Optimizer):
             DataError: another kind, other modules, or states of another shape; nothing has changed
                 then.
         """
+        if missing := {"kind", "modules", "groups"} - state_dict.keys():
+            raise DataError(
+                f"the state has no {', '.join(sorted(missing))}: expected what state_dict() of a"
+                " fused optimizer gave"
+            )
         kind, saved = state_dict["kind"], state_dict["modules"]
         if kind != self.kind:
             raise DataError(f"the state is of {kind!r}, this optimizer is {self.kind!r}")
@@ -160,6 +165,10 @@ class FusedOptimizer(Optimizer):
             tables = _tables(part.module)
             states[name] = {}
             for place, state in saved[name]["states"].items():
+                if not 0 <= place < len(tables):
+                    raise DataError(
+                        f"{name}: a state of table {place}, the module has {len(tables)} tables"
+                    )
                 table = tables[place]
                 want = {
                     key: like.shape

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -52,13 +54,21 @@ def kind_options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def check_options(options: Mapping[str, Any]) -> None:
     """Look at the numbers, or raise a DataError that names the first wrong one."""
     for name in ("lr", "l1", "l2", "eps", "beta", "initial_accumulator"):
-        if name in options and not 0 <= float(options[name]) < float("inf"):
+        if name in options and not _is_number(options[name]):
             raise DataError(f"{name} is {options[name]!r}, expected a finite number of 0 or more")
-    for beta in options.get("betas", ()):
-        if not 0 <= beta < 1:
-            raise DataError(f"betas are {options['betas']!r}, expected two numbers from 0 to 1")
+    if "betas" in options:
+        betas = options["betas"]
+        two = isinstance(betas, Sequence) and len(betas) == 2
+        if not two or not all(_is_number(beta) and beta < 1 for beta in betas):
+            raise DataError(f"betas are {betas!r}, expected two numbers from 0 on and below 1")
     if "beta" in options and not float(options["lr"]) > 0:
         raise DataError(f"lr is {options['lr']!r}, ftrl divides by it: expected more than 0")
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor) and value.numel() == 1:  # as PyTorch's optimizers take them
+        value = value.item()
+    return isinstance(value, Real) and 0 <= float(value) < math.inf
 
 
 def rates(options: Mapping[str, Any], step: int) -> dict[str, float]:
