@@ -16,6 +16,7 @@ from crossfm import nn  # noqa: E402 - after the check for torch
 from crossfm.data.rows import Rows  # noqa: E402
 from crossfm.errors import DataError  # noqa: E402
 from crossfm.model import FactorModel  # noqa: E402
+from crossfm.nn.build import network_class  # noqa: E402
 from crossfm.nn.ops.dense import cross_dense, cross_dense_fields  # noqa: E402
 
 MODES = ["all", "across_fields"]
@@ -392,6 +393,45 @@ def test_bad_input(x, message):
         make()(x)
 
 
+def test_parts_of_a_batch_that_are_no_tensors():
+    one = torch.tensor([[0, 1]])
+    for batch, message in (
+        (nn.Batch([[0, 1]]), "ids: list, expected a tensor"),
+        (nn.Batch(None), "ids: NoneType, expected a tensor"),
+        (nn.Batch(one, values=np.ones((1, 2))), "values: ndarray, expected a tensor"),
+        (nn.Batch(one[0], offsets=[0, 2]), "offsets: list, expected a tensor"),
+    ):
+        with pytest.raises(DataError, match=message):
+            make()(batch)
+
+
+@pytest.mark.parametrize("name", nn.networks())
+def test_networks_are_made_without_memory_and_filled_later(name):
+    of = network_class(name)
+    torch.manual_seed(0)
+    options = {"gate_fields": ([0], [1, 2])} if name == "finalmlp" else {}
+    there = of(6, 4, field_of=[0, 1, 0, 1, 2, 2], **options).eval()
+    with torch.device("meta"):
+        later = of(6, 4, field_of=[0, 1, 0, 1, 2, 2], **options).eval()
+    given = copy.deepcopy(later)
+    given.load_state_dict(there.state_dict(), assign=True)
+    later = copy.deepcopy(later).to_empty(device="cpu")
+    for buffer in later.buffers():
+        buffer.fill_(99)  # what memory held before
+    later.load_state_dict(there.state_dict())
+    ids = torch.tensor([[0, 1, 4], [2, 3, 5]])
+    for filled in (later, given):
+        torch.testing.assert_close(filled(ids), there(ids), rtol=0, atol=0)
+
+
+def test_sizes_of_numpy_are_integers():
+    fm = nn.FactorizationMachine(np.int64(3), np.int32(2), field_of=[0, 1, 1])
+    assert [type(size) for size in (fm.n_features, fm.n_factors)] == [int, int]
+    assert nn.FieldAwareFM(np.int64(3), np.int64(2), [0, 1, 1])(torch.tensor([[0, 2]])).shape == (
+        1,
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -400,8 +440,12 @@ def test_bad_input(x, message):
         ({"interactions": "across"}, "Did you mean 'across_fields'"),
         ({"field_of": [0, 1]}, r"field_of is int64 \[2\], expected integers"),
         ({"field_of": [0.0, 1.0, 2.0]}, "field_of is float64"),
-        ({"field_of": [0, 1, -1]}, "expected integers of 0 or more"),
+        ({"field_of": [0, 1, -1]}, r"field_of\[2\] is -1, expected integers of 0 or more"),
+        ({"n_fields": 1.5}, "n_fields is 1.5, expected an integer"),
+        ({"init_scale": "small"}, "init_scale is 'small', expected a finite number"),
+        ({"init_scale": float("inf")}, "init_scale is inf, expected a finite number"),
         ({"dtype": torch.int32}, "dtype is torch.int32"),
+        ({"dtype": "float32"}, "dtype is 'float32', expected floating point: torch.float32"),
     ],
 )
 def test_bad_options(options, message):

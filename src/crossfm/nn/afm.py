@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -12,7 +13,7 @@ from crossfm.data.rows import Rows
 from crossfm.nn.batch import Batch
 from crossfm.nn.features import fields_present
 from crossfm.nn.network import Network, check_sizes
-from crossfm.nn.pairs import check_fields_meet, field_pairs
+from crossfm.nn.pairs import check_fields_meet, field_pairs, keep_numbers
 from crossfm.nn.towers import dropout_layer
 
 __all__ = ["AttentionalFM"]
@@ -74,8 +75,7 @@ class AttentionalFM(Network):
         check_fields_meet("AttentionalFM", options)
         check_sizes(n_attention=n_attention)
         super().__init__(n_features, n_factors, field_of, n_fields, **options)
-        pairs = field_pairs(self.n_fields, self.bias.device)
-        self.register_buffer("pairs", pairs, persistent=False)
+        keep_numbers(self, "pairs", partial(field_pairs, self.n_fields), self.bias.device)
         self.attention = nn.Sequential(
             nn.Linear(n_factors, n_attention, **self.placement),  # W, b
             nn.ReLU(),

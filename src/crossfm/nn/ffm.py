@@ -73,7 +73,7 @@ class FieldAwareFM(Network):
     ) -> None:
         check_sizes(n_features=n_features, n_factors=n_factors)
         if n_fields is None:
-            of = id_tensor("field_of", field_of, n_features, None)
+            of = id_tensor("field_of", field_of, n_features, "cpu")
             n_fields = None if of is None else int(of.max()) + 1
         else:
             check_sizes(n_fields=n_fields)

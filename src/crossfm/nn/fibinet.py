@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, final
 
 import torch
@@ -13,7 +14,7 @@ from crossfm.data.rows import Rows
 from crossfm.errors import DataError, did_you_mean
 from crossfm.nn.batch import Batch
 from crossfm.nn.network import Network, check_sizes
-from crossfm.nn.pairs import field_pairs
+from crossfm.nn.pairs import field_pairs, keep_numbers
 from crossfm.nn.towers import MLP
 
 __all__ = ["SENET", "BilinearInteraction", "FiBiNET"]
@@ -112,7 +113,7 @@ class BilinearInteraction(nn.Module):
         if n_fields < 2:
             raise DataError(f"a bilinear interaction of {n_fields} field: it takes 2 or more")
         self.kind = kind
-        self.register_buffer("pairs", field_pairs(n_fields, device), persistent=False)
+        keep_numbers(self, "pairs", partial(field_pairs, n_fields), device)
         self.n_pairs = self.pairs.shape[1]
         count = {"all": 1, "each": n_fields - 1, "interaction": self.n_pairs}[kind]
         W = torch.empty(count, n_factors, n_factors, device=device, dtype=dtype)

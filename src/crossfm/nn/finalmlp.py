@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -13,6 +14,7 @@ from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.nn.batch import Batch
 from crossfm.nn.network import Network, check_sizes
+from crossfm.nn.pairs import keep_numbers
 from crossfm.nn.towers import MLP
 
 __all__ = ["BilinearFusion", "FeatureGate", "FinalMLP"]
@@ -63,8 +65,7 @@ class FeatureGate(nn.Module):
                 f"gate_fields holds {list(fields)}, expected numbers from 0 to {n_fields - 1}"
             )
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        chosen = torch.tensor(list(fields), dtype=torch.int64, device=device)
-        self.register_buffer("fields", chosen, persistent=False)
+        keep_numbers(self, "fields", partial(_integers, list(fields)), device)
         self.context = None if fields else nn.Parameter(torch.randn(n_factors, **place) * 0.01)
         self.mlp = MLP(
             max(1, len(fields)) * n_factors, hidden, n_fields * n_factors, **place
@@ -222,3 +223,7 @@ class FinalMLP(Network):
         h, g = (tower(gate(p)) for tower, gate in zip(self.towers, self.gates, strict=True))
         logits: Tensor = self.bias + self.fusion(h, g)
         return logits
+
+
+def _integers(numbers: list[int], device: torch.device | str | None = None) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64, device=device)

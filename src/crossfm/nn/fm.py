@@ -252,7 +252,7 @@ def _order_fields(module: nn.Module, _: object = None) -> None:
     """Note the order that brings the columns of a field together; again after loading."""
     assert isinstance(module, FactorizationMachine)
     of = module.embedding.field_of
-    if of is None:
+    if of is None or of.device.type == "meta":  # there are no numbers yet
         return
     order = torch.argsort(of, stable=True)
     sorted_already = bool((order == torch.arange(len(order), device=of.device)).all())

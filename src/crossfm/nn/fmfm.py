@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from crossfm.data.rows import Rows
 from crossfm.nn.batch import Batch
 from crossfm.nn.network import Network
-from crossfm.nn.pairs import check_fields_meet, pair_matrix, pair_places
+from crossfm.nn.pairs import check_fields_meet, keep_numbers, pair_matrix, pair_places
 
 __all__ = ["FmFM"]
 
@@ -68,7 +69,7 @@ class FmFM(Network):
         check_fields_meet("FmFM", options)
         super().__init__(n_features, n_factors, field_of, n_fields, **options)
         F = self.n_fields
-        self.register_buffer("places", pair_places(F, self.bias.device), persistent=False)
+        keep_numbers(self, "places", partial(pair_places, F), self.bias.device)
         identity = torch.eye(n_factors, **self.placement)
         self.pair_matrices = nn.Parameter(identity.repeat(F * (F - 1) // 2, 1, 1))
 

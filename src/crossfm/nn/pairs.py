@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossfm.errors import DataError
 
-__all__ = ["check_fields_meet", "field_pairs", "pair_matrix", "pair_places"]
+__all__ = ["check_fields_meet", "field_pairs", "keep_numbers", "pair_matrix", "pair_places"]
 
 
 def field_pairs(n_fields: int, device: torch.device | str | None = None) -> Tensor:
@@ -45,6 +47,36 @@ def pair_matrix(parameters: Tensor, places: Tensor) -> Tensor:
     rest = parameters.shape[1:]
     padded = torch.cat([parameters, parameters.new_zeros(1, *rest)])
     return padded.index_select(0, places).view(n_fields, n_fields, *rest)
+
+
+def keep_numbers(
+    module: nn.Module, name: str, make: Callable[..., Tensor], device: torch.device | str | None
+) -> None:
+    """A buffer that follows from sizes alone: not in ``state_dict()``, made anew after loading.
+
+    Else it would hold what memory held before, in a module that is made on the device "meta" and
+    filled from a file.
+
+    Args:
+        module: gets the buffer.
+        name: of the buffer.
+        make: makes it, given ``device=``; to be pickled with the module.
+        device: where it goes first.
+
+    Example:
+        >>> module = nn.Module()
+        >>> keep_numbers(module, "pairs", partial(field_pairs, 3), "meta")
+        >>> _ = module.to_empty(device="cpu").load_state_dict({})
+        >>> module.pairs.tolist()
+        [[0, 0, 1], [1, 2, 2]]
+    """
+    module.register_buffer(name, make(device=device), persistent=False)
+    module.register_load_state_dict_post_hook(partial(_make_anew, name, make))  # type: ignore[no-untyped-call]
+
+
+def _make_anew(name: str, make: Callable[..., Tensor], module: nn.Module, _: object) -> None:
+    place = getattr(module, name).device
+    setattr(module, name, make(device="cpu" if place.type == "meta" else place))
 
 
 def check_fields_meet(network: str, options: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, final
 
 import torch
@@ -13,7 +14,7 @@ from crossfm.data.rows import Rows
 from crossfm.errors import DataError, did_you_mean
 from crossfm.nn.batch import Batch
 from crossfm.nn.network import Network
-from crossfm.nn.pairs import field_pairs
+from crossfm.nn.pairs import field_pairs, keep_numbers
 from crossfm.nn.towers import MLP
 
 __all__ = ["PNN", "InnerProducts", "OuterProduct"]
@@ -33,8 +34,7 @@ class InnerProducts(nn.Module):
 
     def __init__(self, n_fields: int, device: torch.device | str | None = None) -> None:
         super().__init__()
-        f, g = field_pairs(n_fields, device)
-        self.register_buffer("place", f * n_fields + g, persistent=False)
+        keep_numbers(self, "place", partial(_above_diagonal, n_fields), device)
         self.n_out = len(self.place)
 
     def forward(self, p: Tensor) -> Tensor:
@@ -139,3 +139,13 @@ class PNN(Network):
         p = self.embedding(x)  # [batch, fields, k]
         parts = [p.flatten(1), *(part(p) for part in self.products)]
         return self.bias + self.tower(torch.cat(parts, 1)).squeeze(1)
+
+
+def _above_diagonal(n_fields: int, device: torch.device | str | None = None) -> Tensor:
+    """Where the pairs f < g stand in a matrix ``[F, F]`` that is laid out flat: ``[pairs]``.
+
+    >>> _above_diagonal(3).tolist()
+    [1, 2, 5]
+    """
+    f, g = field_pairs(n_fields, device)
+    return f * n_fields + g
