@@ -115,6 +115,8 @@ class TestProgram:
             export_program(make(), torch.tensor([[0, 99]]))
         with pytest.raises(DataError, match="row_length is 0"):
             export_program(make(), InputSpec(row_length=0))
+        with pytest.raises(DataError, match="row_length is 'four', expected an integer"):
+            export_program(make(), InputSpec(row_length="four"))
         with pytest.raises(DataError, match="Linear does not say its n_features"):
             export_program(nn.Linear(2, 1), InputSpec(row_length=2))
 
@@ -234,6 +236,21 @@ class TestOnnx:
         assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data"}
         (got,) = run_onnx(tmp_path / "m.onnx", **named(batch))
         assert_close(got, network(batch).detach())
+
+    @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+    def test_ids_out_of_range_are_refused(self, tmp_path, dtype):
+        """Gather would count negative ids from the end; also where ids share rows."""
+        plain, shared = make(), FactorizationMachine(N, K)
+        shared.embedding = FieldEmbedding(N, K, share=np.arange(N) // 2)
+        for network in (plain, shared.eval()):
+            to_onnx(network, tmp_path / "m.onnx", torch.tensor([[0, 7]], dtype=dtype))
+            for wrong in (-1, -N, N):
+                with pytest.raises(Exception, match="out of data bounds"):
+                    run_onnx(tmp_path / "m.onnx", ids=torch.tensor([[0, wrong]], dtype=dtype))
+
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        with pytest.raises(ModelFileError, match=r"cannot write .*there is no folder .*none"):
+            to_onnx(make(), tmp_path / "none" / "m.onnx", RAGGED)
 
     def test_a_file_that_differs_is_not_kept(self, tmp_path, monkeypatch):
         (tmp_path / "m.onnx").write_text("the one before")

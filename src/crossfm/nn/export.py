@@ -31,6 +31,7 @@ from torch.export import Dim, ExportedProgram
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, ModelFileError, require
 from crossfm.nn.batch import Batch
+from crossfm.nn.embedding import whole_number
 
 __all__ = ["InputSpec", "export_program", "to_onnx"]
 
@@ -61,11 +62,15 @@ class InputSpec(NamedTuple):
 
 
 class _Call(nn.Module):
-    """A network fed with named tensors."""
+    """A network fed with named tensors.
 
-    def __init__(self, network: nn.Module) -> None:
+    Gather of ONNX counts negative ids from the end; with `refuse_negative` they become ids that no
+    table has.
+    """
+
+    def __init__(self, network: nn.Module, refuse_negative: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.refuse_negative = network, refuse_negative
 
     def forward(
         self,
@@ -78,6 +83,8 @@ class _Call(nn.Module):
         if x is not None:
             return self.network(x)
         assert ids is not None
+        if self.refuse_negative:
+            ids = ids.where(ids >= 0, torch.iinfo(ids.dtype).min)
         return self.network(Batch(ids, values, offsets, fields))
 
 
@@ -110,11 +117,14 @@ def export_program(
         >>> graph(ids=torch.tensor([[0, 3], [2, 5], [1, 4]])).shape
         torch.Size([3])
     """
-    given = _sample_of(network, example)
+    return _program(network, _sample_of(network, example), _Call(network))
+
+
+def _program(network: nn.Module, given: Sample, call: _Call) -> ExportedProgram:
     with _predicting(network), _quiet():
         try:
             network(*_arguments(given))  # what is wrong with the example is said here
-            program = _trace(network, _sample_like(given, 3))
+            program = _trace(call, _sample_like(given, 3))
         except DataError:
             raise
         except Exception as error:
@@ -159,7 +169,8 @@ def to_onnx(
     Raises:
         DataError: an example that the network does not take, parameters in half precision, a
             network that has no counterpart in ONNX.
-        ModelFileError: the file gives other numbers than the network; it is not kept.
+        ModelFileError: the file gives other numbers than the network (it is not kept), or there is
+            no such folder.
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
 
     Example:
@@ -179,7 +190,7 @@ def to_onnx(
             f"the parameters take {size} bytes, a file of ONNX ends at 2 GiB;"
             " external_data=True puts them beside it"
         )
-    program = export_program(network, example)
+    program = _program(network, given, _Call(network, refuse_negative=True))
     with _predicting(network), _quiet():
         try:
             program = program.run_decompositions(_decompositions())
@@ -192,6 +203,8 @@ def to_onnx(
             ) from error
         _name(model.model.graph, given)
         path = Path(path)
+        if not path.parent.is_dir():
+            raise ModelFileError(f"cannot write {path}: there is no folder {path.parent}; make it")
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             written = Path(folder) / path.name
             model.save(str(written), external_data=external_data)
@@ -204,7 +217,7 @@ def to_onnx(
             written.replace(path)
 
 
-def _trace(network: nn.Module, sample: Sample) -> ExportedProgram:
+def _trace(call: _Call, sample: Sample) -> ExportedProgram:
     shapes = {
         name: None if name == "fields" and _is_per_column(sample) else {0: Dim.DYNAMIC}
         for name in sample
@@ -217,9 +230,7 @@ def _trace(network: nn.Module, sample: Sample) -> ExportedProgram:
     except (ImportError, AttributeError):
         any_size = contextlib.nullcontext()
     with any_size:
-        return torch.export.export(
-            _Call(network), (), dict(sample), dynamic_shapes=shapes, strict=False
-        )
+        return torch.export.export(call, (), dict(sample), dynamic_shapes=shapes, strict=False)
 
 
 # --- samples: batches like the example, of any number of rows ---------------------------------
@@ -244,8 +255,8 @@ def _sample_from(network: nn.Module, spec: InputSpec, device: torch.device) -> S
             raise DataError(
                 f"{type(network).__name__} does not say its {name}; give an example batch"
             )
-    if spec.row_length is not None and spec.row_length < 1:
-        raise DataError(f"row_length is {spec.row_length}, expected 1 or more, or None")
+    if spec.row_length is not None:
+        whole_number("row_length", spec.row_length)
     generator = torch.Generator().manual_seed(0)
     shape = (7,) if spec.row_length is None else (3, spec.row_length)
     sample = {"ids": torch.randint(0, sizes["n_features"], shape, generator=generator)}  # type: ignore[arg-type]
