@@ -363,7 +363,9 @@ def test_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
         ({"network_options": {"hiden": (3,)}}, "no option 'hiden'"),
         ({"network_options": 3}, "network_options is 3, expected a dict"),
         ({"device": "abacus"}, "device is 'abacus'"),
-        ({"solver": "als"}, "optimizer is 'als'"),
+        ({"network_options": {"n_factors": 3}}, "n_factors, which is a parameter of its own"),
+        ({"device": "meta"}, "device is 'meta', where tensors have no numbers"),
+        ({"solver": "adagradd"}, "solver is 'adagradd'.*Did you mean 'adagrad'"),
         ({"n_factors": 0}, "n_factors is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": -1}, "learning_rate is -1"),
@@ -371,6 +373,7 @@ def test_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
         ({"schedule": "often"}, "schedule is 'often'"),
         ({"mixed_precision": "half"}, "mixed_precision is 'half'"),
         ({"interactions": "some"}, "interactions is 'some'"),
+        ({"checkpoint": 3}, "checkpoint is 3, expected a path"),
         ({"checkpoint": "x", "random_state": None}, "checkpoint needs random_state"),
         ({"n_epochs": 0}, "n_epochs is 0"),
     ],
@@ -393,6 +396,12 @@ def test_refused_data():
         classifier(1).fit(X, y).predict({"user": [1], "weekday": [1]})
     with pytest.raises(DataError, match="none of the classes"):
         classifier(1).fit(X, y.astype(int), eval_set=(X, y.astype(int) + 5))
+
+
+def test_batch_norm_needs_two_rows_a_batch():
+    X, y = app_uses(9)
+    with pytest.raises(DataError, match="a batch has one row, and batch norm needs two or more"):
+        classifier(1, network="nfm", batch_size=1).fit(X, y)
 
 
 def test_one_row():

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from crossfm.data.rows import Rows
-from crossfm.errors import DataError
+from crossfm.errors import DataError, did_you_mean
 from crossfm.estimators._deep_machine import DeepMachine, layout_of
 from crossfm.estimators._deep_saving import save_deep
 from crossfm.estimators._fitting import EstimatorBase, Task
 from crossfm.estimators._options import check_checkpoint, check_count, check_one_of
 from crossfm.fitting import History
-from crossfm.nn.training import TrainingOptions, assemble, train
+from crossfm.nn.training import TABLE_OPTIMIZERS, TrainingOptions, assemble, train
 
 __all__ = ["DeepBase"]
 
@@ -36,6 +36,11 @@ class DeepBase(EstimatorBase):
     def _check(self) -> int:
         seed = super()._check()
         check_count("n_factors", self.n_factors, 1)
+        if self.solver not in TABLE_OPTIMIZERS:
+            raise DataError(
+                f"solver is {self.solver!r}, expected one of {', '.join(TABLE_OPTIMIZERS)}."
+                f"{did_you_mean(self.solver, TABLE_OPTIMIZERS)}"
+            )
         check_one_of("mixed_precision", self.mixed_precision, (True, False))
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ def check_options(estimator: Any) -> int:
 
 def check_checkpoint(checkpoint: Any, random_state: Any) -> None:
     """Refuse a checkpoint whose fit could not be repeated."""
+    if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
+        raise DataError(f"checkpoint is {checkpoint!r}, expected a path or None")
     if checkpoint is not None and not isinstance(random_state, int | np.integer):
         raise DataError(
             f"checkpoint needs random_state to be an integer (it is {random_state!r}):"

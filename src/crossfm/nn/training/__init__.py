@@ -12,10 +12,11 @@ from crossfm.nn.training.assembly import (
 )
 from crossfm.nn.training.loader import Loader
 from crossfm.nn.training.loop import train
-from crossfm.nn.training.options import TrainingOptions
+from crossfm.nn.training.options import TABLE_OPTIMIZERS, TrainingOptions
 from crossfm.nn.training.scoring import score
 
 __all__ = [
+    "TABLE_OPTIMIZERS",
     "Layout",
     "Loader",
     "OnePerClass",

@@ -78,6 +78,11 @@ def choose_device(name: str | torch.device) -> torch.device:
             f"device is {name!r}, which cannot be had here: {reason}. Expected 'auto', 'cpu',"
             " 'cuda' or 'cuda:N'"
         ) from error
+    if device.type == "meta":
+        raise DataError(
+            "device is 'meta', where tensors have no numbers to learn. Expected 'auto', 'cpu',"
+            " 'cuda' or 'cuda:N'"
+        )
     return device
 
 
@@ -111,6 +116,8 @@ def assemble(
     """
     place = choose_device(device)
     given = dict(options or {})
+    if "n_factors" in given:
+        raise DataError("network_options hold n_factors, which is a parameter of its own")
 
     def make() -> nn.Module:
         if isinstance(network, str):

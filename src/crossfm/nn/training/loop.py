@@ -218,7 +218,15 @@ class _Run:
         )
         plain = batch._replace(targets=None, weights=None)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=o.mixed_precision):
-            logits = logits_of(self.network, plain, o.loss == "softmax")
+            try:
+                logits = logits_of(self.network, plain, o.loss == "softmax")
+            except ValueError as error:  # PyTorch's own of batch norm
+                if batch.n_rows != 1 or "more than 1 value per channel" not in str(error):
+                    raise
+                raise DataError(
+                    "a batch has one row, and batch norm needs two or more to train; give more"
+                    " rows, a larger batch_size, or a network with batch_norm=False"
+                ) from error
         assert batch.targets is not None
         losses = losses_of(o.loss, logits.float(), batch.targets)  # [batch]
         if batch.weights is not None:
