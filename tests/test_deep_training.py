@@ -472,6 +472,15 @@ def test_a_first_epoch_resumes(tmp_path, monkeypatch):
     same_weights(again, whole)
 
 
+def test_a_checkpoint_of_other_rows_of_the_same_data_is_refused(tmp_path, monkeypatch):
+    at_every_batch(monkeypatch)
+    first, last = np.arange(1000), np.arange(1000, 2000)
+    given = {"checkpoint": tmp_path / "x", "only": first}
+    train(network(), clicks(), options(), **given, progress=interrupt_at(2))
+    with pytest.raises(DataError, match="another training: checksum"):
+        train(network(), clicks(), options(), **given | {"only": last})
+
+
 def test_a_checkpoint_of_another_training_is_refused(tmp_path, monkeypatch):
     at_every_batch(monkeypatch)
     path = tmp_path / "x"
@@ -563,6 +572,21 @@ def test_divergence_is_told():
     rows = clicks(500).replace(targets=np.full(500, 1e30, np.float32))
     with pytest.raises(DivergedError, match=r"epoch 1: .*smaller learning_rate \(now 0.02\)"):
         train(network(), rows, options(loss="squared"))
+
+
+def test_a_last_step_to_infinity_is_told():
+    """The loss is that of before the step; only the parameters show it."""
+
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p = nn.Parameter(torch.zeros(()))
+
+        def forward(self, batch):
+            return self.p.sqrt().expand(batch.n_rows)  # its slope at 0 is infinite
+
+    with pytest.raises(DivergedError, match="epoch 1"):
+        train(Root(), clicks(500), options(n_epochs=1, batch_size=500))
 
 
 # --- assembly -----------------------------------------------------------------------------------

@@ -218,6 +218,24 @@ def test_int32_ids_and_fields_give_the_same_bits(name, across_fields):
         torch.testing.assert_close(a.to_dense(), b.to_dense(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("of_values", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_the_type_of_sums_is_that_of_the_tables(name, of_values, dtype):
+    """Values of another type change nothing but their own gradient's."""
+    factors = torch.ones(3, 2, dtype=dtype, requires_grad=True)
+    values = torch.tensor([[1.0, 2.0]], dtype=of_values, requires_grad=True)
+    batch = Batch(torch.tensor([[0, 2]]), values)
+    with implementation(name):
+        found = cross(batch, factors[:, 0], factors, reduce_sum=False, sparse_grad=False)
+        (found.linear.sum() + found.crossed.sum()).backward()
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert (found.linear.dtype, found.crossed.dtype) == (wide, wide)
+    assert (factors.grad.dtype, values.grad.dtype) == (dtype, of_values)
+    assert (found.linear.tolist(), found.crossed.tolist()) == ([3.0], [[2.0, 2.0]])
+    assert values.grad.tolist() == [[5.0, 3.0]]
+
+
 @pytest.mark.parametrize("across_fields", MODES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_tables_are_summed_in_single(dtype, across_fields):
