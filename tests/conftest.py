@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from collections.abc import Callable
@@ -56,3 +57,11 @@ def real_data() -> Callable[[str], Path]:
         return folder
 
     return folder_of
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted epoch is finished however long that takes: no test depends on the clock."""
+    monkeypatch.setattr("crossfm.solvers.training.PATIENT_SECONDS", float("inf"))
+    if importlib.util.find_spec("torch") is not None:
+        monkeypatch.setattr("crossfm.nn.training.loop.PATIENT_SECONDS", float("inf"))

@@ -409,7 +409,7 @@ def test_a_signal_is_an_interrupt(monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_short_rest_of_an_epoch_is_finished():
+def test_a_short_rest_of_an_epoch_is_finished(patient):
     net, short = network(), network()
     history = train(net, clicks(), options(), progress=interrupt_at(1))
     train(short, clicks(), options(n_epochs=1))

@@ -13,6 +13,9 @@ from crossfm.fitting import Interrupts
 from crossfm.solvers import AdaGrad, FusedTrainer, fit
 
 
+pytestmark = pytest.mark.usefixtures("patient")
+
+
 def make_rows(n: int = 3000) -> Rows:
     rng = np.random.default_rng(0)
     ids = np.stack([rng.integers(0, 20, n), rng.integers(20, 40, n)], axis=1)

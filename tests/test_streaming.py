@@ -360,7 +360,7 @@ def test_what_is_told_meanwhile(log, capsys, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-def test_ctrl_c_keeps_the_last_full_epoch(log):
+def test_ctrl_c_keeps_the_last_full_epoch(log, patient):
     asked = options(stream=True, n_epochs=50, shuffle=True)
     model = cf.FMRegressor(**asked)
 
