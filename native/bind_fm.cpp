@@ -141,7 +141,7 @@ struct TableView : Table {
   Optimizer optimizer;
   TableView(Out<float> f, Out<float> l, Out<float> b, int64_t features, int padded, int n_outputs, int kind)
       : factors_(f), linear_(l), bias_(b), optimizer(static_cast<Optimizer>(kind)) {
-    expect(kind >= 0 && kind <= 2, "unknown optimizer");
+    expect(kind >= 0 && kind < kOptimizers, "unknown optimizer");
     expect(padded > 0 && padded % 4 == 0 && n_outputs > 0, "factors must be padded to a multiple of 4");
     const int64_t per = int64_t{n_outputs} * (1 + states_of(optimizer));
     expect(static_cast<int64_t>(f.shape(0)) >= features * per * padded &&
@@ -158,8 +158,8 @@ struct TableView : Table {
 
 struct StepsView : Steps {
   Array<float> l2_linear_, l2_factors_;
-  StepsView(int kind, float parameter, bool across, float rate, float b, float l1l, float l1f, Array<float> l2l,
-            Array<float> l2f)
+  StepsView(int kind, float parameter, bool across, float rate, float b, float b2, float eps, float l1l, float l1f,
+            Array<float> l2l, Array<float> l2f)
       : l2_linear_(l2l), l2_factors_(l2f) {
     expect(kind >= 0 && kind < kLosses, "unknown loss");
     expect(l2l.shape(0) == l2f.shape(0) && l2l.shape(0) > 0, "l2_linear and l2_factors must be as long");
@@ -168,6 +168,8 @@ struct StepsView : Steps {
     across_fields = across;
     learning_rate = rate;
     beta = b;
+    beta2 = b2;
+    epsilon = eps;
     l1_linear = l1l;
     l1_factors = l1f;
     l2_linear = l2l.data();
@@ -367,9 +369,10 @@ void bind_fm(nb::module_& m) {
            nb::arg("linear"), nb::arg("bias"), nb::arg("n_features"), nb::arg("padded"), nb::arg("outputs"),
            nb::arg("optimizer"));
   nb::class_<StepsView>(m, "Steps", "What an update does: loss, interactions, step size, penalties.")
-      .def(nb::init<int, float, bool, float, float, float, float, Array<float>, Array<float>>(), nb::kw_only(),
-           nb::arg("loss"), nb::arg("loss_parameter"), nb::arg("across_fields"), nb::arg("learning_rate"),
-           nb::arg("beta"), nb::arg("l1_linear"), nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"));
+      .def(nb::init<int, float, bool, float, float, float, float, float, float, Array<float>, Array<float>>(),
+           nb::kw_only(), nb::arg("loss"), nb::arg("loss_parameter"), nb::arg("across_fields"), nb::arg("learning_rate"),
+           nb::arg("beta"), nb::arg("beta2"), nb::arg("epsilon"), nb::arg("l1_linear"),
+           nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"));
 
   m.def("train", &train, nb::kw_only(), nb::arg("batch"), nb::arg("order").none(), nb::arg("table"),
         nb::arg("steps"), nb::arg("hot_ids").none(), nb::arg("rows_before"),

@@ -26,10 +26,13 @@ struct Pass {
   const Blocks& blocks;
   int states;
   int64_t stride, linear_stride;  // floats a feature
+  int64_t steady;                 // rows from which Adam needs no correction that a float shows
 
   Pass(const Batch& b, const int64_t* o, const Table& t, const Steps& s, const Hot& h, const Blocks& k)
       : batch(b), order(o), table(t), steps(s), hot(h), blocks(k), states(states_of(s.optimizer)),
-        stride(int64_t{t.outputs} * (1 + states) * t.k), linear_stride(int64_t{t.outputs} * (1 + states)) {}
+        stride(int64_t{t.outputs} * (1 + states) * t.k), linear_stride(int64_t{t.outputs} * (1 + states)),
+        steady(s.optimizer == Optimizer::adam ? steady_after(s.beta > s.beta2 ? s.beta : s.beta2) : 0) {}
+  static int64_t steady_after(double decay) { return static_cast<int64_t>(-20 / std::log(decay)); }
   int64_t row(int64_t i) const { return order ? order[i] : i; }
   Places places() const { return {table.factors, table.linear, stride, linear_stride}; }
 };
@@ -66,22 +69,44 @@ CROSSFM_NOINLINE double look(const Pass& pass, const Row& row, const Row& coming
 }
 
 template <int B, bool GENERAL, Optimizer O>
-CROSSFM_NOINLINE void step(const Pass& pass, const Row& row, const Row& coming, const float* S,
+CROSSFM_NOINLINE void step(const Pass& pass, const Steps& steps, const Row& row, const Row& coming, const float* S,
                            const float* pooled, const float* g) {
   const Table& table = pass.table;
   for (int c = 0; c < table.outputs; ++c) {
     const int64_t at = int64_t{c} * (1 + pass.states);
-    update_linear<GENERAL, O>(row, coming, at, g[c], pass.steps, pass.batch.has_repeats);
+    update_linear<GENERAL, O>(row, coming, at, g[c], steps, pass.batch.has_repeats);
     update_factors<B, GENERAL, O>(row, coming, at * table.k, table.k, S + c * table.k,
                                   GENERAL ? pooled + c * pass.batch.longest_row * table.k : nullptr, g[c],
-                                  pass.steps);
+                                  steps);
   }
 }
+
+// The rates of the i-th row of a pass; Adam's change as rows go by.
+template <Optimizer O>
+class Clock {
+ public:
+  explicit Clock(const Pass& pass) : pass_(pass), now_(pass.steps) {}
+  const Steps& at(int64_t i) {
+    if constexpr (O == Optimizer::adam) {
+      const int64_t t = pass_.blocks.rows_before + i + 1;
+      if (t <= pass_.steady) now_ = corrected(pass_.steps, t), changed_ = true;
+      else if (changed_) now_ = pass_.steps, changed_ = false;
+      return now_;
+    }
+    return pass_.steps;
+  }
+
+ private:
+  const Pass& pass_;
+  Steps now_;
+  bool changed_ = false;
+};
 
 // Rows one after the other: score, gradient, update, while the next rows' parameters arrive.
 template <int B, bool GENERAL, Optimizer O>
 double train_rows(const Pass& pass, int64_t begin, int64_t end, const Places& at, float* bias, Scratch& s) {
   const bool pool_fields = pass.steps.across_fields;
+  Clock<O> clock(pass);
   double loss = 0;
   for (int64_t i = begin; i < end && i < begin + kAhead; ++i) {
     resolve<GENERAL>(pass.batch, at, pass.row(i), pool_fields, s.ring[i]);
@@ -93,10 +118,11 @@ double train_rows(const Pass& pass, int64_t begin, int64_t end, const Places& at
     Row& coming = s.ring[i + kAhead];
     if (i + kAhead < end) resolve<GENERAL>(pass.batch, at, pass.row(i + kAhead), pool_fields, coming);
     loss += look<B, GENERAL, false>(pass, row, coming, bias, s.S.data, s.pooled.data, s.z.data, s.g.data);
-    step<B, GENERAL, O>(pass, row, coming, s.S.data, s.pooled.data, s.g.data);
+    const Steps& steps = clock.at(i);
+    step<B, GENERAL, O>(pass, steps, row, coming, s.S.data, s.pooled.data, s.g.data);
     fetch_rest(coming, row.m, pass.stride);
     for (int c = 0; c < pass.table.outputs; ++c) {
-      update_bias<O>(bias + c * (1 + pass.states), s.g.data[c], pass.steps);
+      update_bias<O>(bias + c * (1 + pass.states), s.g.data[c], steps);
     }
   }
   return loss;
@@ -146,6 +172,7 @@ class Private {
   // Optimizer states are sums and add up. So do parameter changes, but for AdaGrad: a change made
   // while the sum of squares went from base to mine would have been smaller, had it come after
   // the other threads' shared - base; steps lr g / sqrt(a) over a rising a add up to 2 lr sqrt(a).
+  // Adam's states are averages: of those that several threads have, the mean is taken.
   void merge_one(float* shared, float* mine, float* base, int k, const Rates& rates) {
     constexpr int N = Policy<O>::kStates;
     for (int c = 0; c < pass_.table.outputs; ++c) {
@@ -159,7 +186,13 @@ class Private {
       } else {
         for (int f = 0; f < k; ++f) shared[f] += mine[f] - base[f];
       }
-      for (int f = k; f < (1 + N) * k; ++f) shared[f] += mine[f] - base[f];
+      for (int f = k; f < (1 + N) * k; ++f) {
+        if constexpr (O == Optimizer::adam) {
+          if (mine[f] != base[f]) shared[f] = shared[f] == base[f] ? mine[f] : 0.5f * (shared[f] + mine[f]);
+        } else {
+          shared[f] += mine[f] - base[f];
+        }
+      }
       if constexpr (O == Optimizer::ftrl) {
         for (int f = 0; f < k; ++f) {  // v follows from z and n
           const float z = shared[k + f], root = std::sqrt(shared[2 * k + f]);
@@ -288,6 +321,7 @@ double train_blocks_as(const Pass& pass, int64_t count, int threads) {
     const bool pool_fields = pass.steps.across_fields;
     const int outputs = pass.table.outputs;
     Scratch& s = *team.scratch[t];
+    Clock<O> clock(pass);
     Places all = pass.places(), own = pass.places();
     own.owner = static_cast<uint32_t>(t);
     own.owners = static_cast<uint32_t>(team.threads);
@@ -315,14 +349,15 @@ double train_blocks_as(const Pass& pass, int64_t count, int threads) {
       for (int64_t i = 0; i < n; ++i) {
         Row& coming = s.ring[i + kAhead];
         if (i + kAhead < n) resolve<GENERAL>(pass.batch, own, pass.row(begin + i + kAhead), pool_fields, coming);
-        step<B, GENERAL, O>(pass, s.ring[i], coming, team.S.data + i * team.per_row,
+        step<B, GENERAL, O>(pass, clock.at(begin + i), s.ring[i], coming, team.S.data + i * team.per_row,
                             team.pooled.data + i * team.pooled_per_row, team.g.data + i * outputs);
         fetch_rest(coming, s.ring[i].m, pass.stride);
       }
       if (t == 0) {
         for (int64_t i = 0; i < n; ++i) {
+          const Steps& steps = clock.at(begin + i);
           for (int c = 0; c < outputs; ++c) {
-            update_bias<O>(pass.table.bias + c * (1 + pass.states), team.g.data[i * outputs + c], pass.steps);
+            update_bias<O>(pass.table.bias + c * (1 + pass.states), team.g.data[i * outputs + c], steps);
           }
           team.loss[team.block] += team.loss[i];
         }
@@ -345,6 +380,7 @@ double dispatch(const Pass& pass, bool frozen, Run run) {
         case Optimizer::sgd: loss = run.template operator()<B, GENERAL, Optimizer::sgd>(); break;
         case Optimizer::adagrad: loss = run.template operator()<B, GENERAL, Optimizer::adagrad>(); break;
         case Optimizer::ftrl: loss = run.template operator()<B, GENERAL, Optimizer::ftrl>(); break;
+        case Optimizer::adam: loss = run.template operator()<B, GENERAL, Optimizer::adam>(); break;
       }
     };
     if (general) with.template operator()<true>();

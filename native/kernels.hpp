@@ -25,7 +25,8 @@ struct Batch {
 
 enum class Loss : int { squared, logistic, softmax, hinge, huber, poisson, quantile };
 constexpr int kLosses = 7;
-enum class Optimizer : int { sgd, adagrad, ftrl };
+enum class Optimizer : int { sgd, adagrad, ftrl, adam };
+constexpr int kOptimizers = 4;
 
 inline int states_of(Optimizer o) { return o == Optimizer::sgd ? 0 : o == Optimizer::adagrad ? 1 : 2; }
 
@@ -48,7 +49,8 @@ struct Steps {
   float loss_parameter = 0;  // Huber: where it turns linear; quantile: the level
   bool across_fields = false;
   float learning_rate = 0;
-  float beta = 1;  // FTRL only
+  float beta = 1;  // FTRL; under Adam the decay of the mean gradient
+  float beta2 = 0, epsilon = 0;  // Adam only
   float l1_linear = 0, l1_factors = 0;  // FTRL only
   const float* l2_linear = nullptr;  // [n_fields], or [1] for all fields
   const float* l2_factors = nullptr;

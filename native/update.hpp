@@ -2,12 +2,15 @@
 // parameters that the score has just read.
 #pragma once
 
+#include <cmath>
+
 #include "score.hpp"
 
 namespace crossfm::CROSSFM_LEVEL {
 
 struct Rates {
   float learning_rate, beta, l1, l2;
+  float beta2 = 0, epsilon = 0;
 };
 
 // A policy is given the gradient with the penalty's part in it: decay(rates) v.
@@ -65,9 +68,33 @@ struct Policy<Optimizer::ftrl> {
   }
 };
 
+// Kingma and Ba 2015, without the features that a row does not hold: m += (1 - beta) (g - m),
+// a += (1 - beta2) (g^2 - a), v -= lr m / (sqrt(a) + epsilon), with the rates of `corrected`.
+template <>
+struct Policy<Optimizer::adam> {
+  static constexpr int kStates = 2;
+  static CROSSFM_INLINE float decay(const Rates& r) { return r.l2; }
+  template <int B>
+  static CROSSFM_INLINE void step(Vec<B>& v, Vec<B>* s, Vec<B> g, const Rates& r) {
+    s[0] = s[0] + Vec<B>::all(1 - r.beta) * (g - s[0]);
+    s[1] = s[1] + Vec<B>::all(1 - r.beta2) * (g * g - s[1]);
+    v = v - Vec<B>::all(r.learning_rate) * s[0] / (root(s[1]) + Vec<B>::all(r.epsilon));
+  }
+};
+
+// Adam's averages start at zero; in the t-th row ever, 1 from the first on, they are that much too
+// small. The correction goes into the step size, once a row.
+CROSSFM_INLINE Steps corrected(const Steps& s, int64_t t) {
+  Steps now = s;
+  const double first = 1 - std::pow(double{s.beta}, double(t)), second = std::sqrt(1 - std::pow(double{s.beta2}, double(t)));
+  now.learning_rate = static_cast<float>(s.learning_rate * second / first);
+  now.epsilon = static_cast<float>(s.epsilon * second);
+  return now;
+}
+
 CROSSFM_INLINE Rates rates_of(const Steps& s, bool factors, int32_t field) {
   const float* l2 = factors ? s.l2_factors : s.l2_linear;
-  return {s.learning_rate, s.beta, factors ? s.l1_factors : s.l1_linear, l2[s.per_field ? field : 0]};
+  return {s.learning_rate, s.beta, factors ? s.l1_factors : s.l1_linear, l2[s.per_field ? field : 0], s.beta2, s.epsilon};
 }
 
 // d score / d v_i = x_i (S - p), p the pooled vector of the feature's field (x_i v_i where the
@@ -137,7 +164,7 @@ CROSSFM_INLINE void update_bias(float* bias, float g, const Steps& steps) {
   constexpr int N = Policy<O>::kStates;
   Vec<4> v = Vec<4>::all(bias[0]), state[N + 1];
   for (int i = 0; i < N; ++i) state[i] = Vec<4>::all(bias[i + 1]);
-  Policy<O>::template step<4>(v, state, Vec<4>::all(g), Rates{steps.learning_rate, steps.beta, 0, 0});
+  Policy<O>::template step<4>(v, state, Vec<4>::all(g), Rates{steps.learning_rate, steps.beta, 0, 0, steps.beta2, steps.epsilon});
   bias[0] = v.c[0][0];
   for (int i = 0; i < N; ++i) bias[i + 1] = state[i].c[0][0];
 }

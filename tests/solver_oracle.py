@@ -8,10 +8,13 @@ import math
 class Number:
     """One parameter with its optimizer state."""
 
-    def __init__(self, kind, value, rate, l2, *, accumulator=0.0, beta=1.0, l1=0.0):
+    def __init__(
+        self, kind, value, rate, l2, *, accumulator=0.0, beta=1.0, l1=0.0, adam=(), clock=None
+    ):
         self.kind, self.v, self.rate, self.l2 = kind, value, rate, l2
         self.a, self.beta, self.l1 = accumulator, beta, l1
         self.n = 0.0
+        self.m, self.adam, self.clock = 0.0, adam, clock
         curvature = beta / rate + l2
         self.z = 0.0 if value == 0 else -value * curvature - math.copysign(l1, value)
 
@@ -22,6 +25,13 @@ class Number:
             g += self.l2 * self.v
             self.a += g * g
             self.v -= self.rate * g / math.sqrt(self.a)
+        elif self.kind == "adam":
+            g += self.l2 * self.v
+            b1, b2, epsilon = self.adam
+            self.m = b1 * self.m + (1 - b1) * g
+            self.n = b2 * self.n + (1 - b2) * g * g
+            mean, square = self.m / (1 - b1 ** self.clock[0]), self.n / (1 - b2 ** self.clock[0])
+            self.v -= self.rate * mean / (math.sqrt(square) + epsilon)
         else:
             sigma = (math.sqrt(self.n + g * g) - math.sqrt(self.n)) / self.rate
             self.z += g - sigma * self.v
@@ -33,9 +43,12 @@ class Number:
                 self.v = -shrunk / ((self.beta + math.sqrt(self.n)) / self.rate + self.l2)
 
 
-def numbers(options, values, l2, l1):
+def numbers(options, values, l2, l1, clock):
     extra = {"l1": l1, "beta": getattr(options, "beta", 1.0)}
     extra["accumulator"] = getattr(options, "initial_accumulator", 0.0)
+    if hasattr(options, "beta2"):
+        extra["adam"] = options.beta1, options.beta2, options.epsilon
+    extra["clock"] = clock
     kind = type(options).__name__.lower()
     return [Number(kind, float(v), options.learning_rate, l2, **extra) for v in values]
 
@@ -50,9 +63,12 @@ class Oracle:
 
         l1 = [getattr(options, "l1_linear", 0.0), getattr(options, "l1_factors", 0.0)]
         n = len(w[0])
-        self.b = [numbers(options, [b], 0.0, 0.0)[0] for b in bias]
-        self.w = [[numbers(options, [c[i]], l2(0, i), l1[0])[0] for i in range(n)] for c in w]
-        self.V = [[numbers(options, c[i], l2(1, i), l1[1]) for i in range(n)] for c in V]
+        self.clock = clock = [0]  # rows trained
+        self.b = [numbers(options, [b], 0.0, 0.0, clock)[0] for b in bias]
+        self.w = [
+            [numbers(options, [c[i]], l2(0, i), l1[0], clock)[0] for i in range(n)] for c in w
+        ]
+        self.V = [[numbers(options, c[i], l2(1, i), l1[1], clock) for i in range(n)] for c in V]
 
     def pools(self, c, entries):
         """Pooled vector of each entry, and their sum over pools."""
@@ -76,6 +92,7 @@ class Oracle:
         return self.b[c].v + sum(x * self.w[c][i].v for i, x in entries) + crossed
 
     def train_row(self, entries, target, weight):
+        self.clock[0] += 1
         z = [self.score(c, entries) for c in range(len(self.b))]
         if self.o.loss == "squared":
             g, loss = [z[0] - target], 0.5 * (z[0] - target) ** 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crossfm.data.rows import Rows
-from crossfm.solvers import FTRL, SGD, AdaGrad
+from crossfm.solvers import FTRL, SGD, AdaGrad, Adam
 
 
 def make_rows(rng, n=60, n_features=23, *, values=True, bags=True, classes=2, weights=False):
@@ -43,6 +43,7 @@ SOLVER_CASES = [
     SGD(learning_rate=0.02, l2_linear=0.01, l2_factors=0.02),
     AdaGrad(learning_rate=0.1, l2_linear=0.01, l2_factors=0.02, initial_accumulator=0.1),
     FTRL(learning_rate=0.2, l2_linear=0.1, l2_factors=0.2, l1_linear=0.3, l1_factors=0.01),
+    Adam(learning_rate=0.01, l2_linear=0.01, l2_factors=0.02, beta2=0.99, epsilon=1e-4),
 ]
 by_solver = pytest.mark.parametrize("base", SOLVER_CASES, ids=lambda o: o.optimizer)
 

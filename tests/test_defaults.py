@@ -9,7 +9,7 @@ from crossfm import FMRegressor, Rows
 from crossfm.metrics import rmse
 
 
-@pytest.mark.parametrize("solver", ["adagrad", "sgd", "ftrl"])
+@pytest.mark.parametrize("solver", ["adagrad", "sgd", "ftrl", "adam"])
 @pytest.mark.parametrize("length", [200, 1000, 5000])
 def test_long_rows_are_learned_and_no_worse_than_the_mean(solver, length):
     rng = np.random.default_rng(0)

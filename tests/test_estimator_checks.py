@@ -40,6 +40,11 @@ def test_contract(estimator, check):
         FMRegressor(solver="ftrl", l1_linear=0.01, interactions="across_fields"),
         FMRegressor(solver="sgd", early_stopping=True, validation_fraction=0.3),
         FMClassifier(n_jobs=2, deterministic=True, n_factors=3),
+        FMRegressor(solver="adam"),
+        FMRegressor(loss="huber"),
+        FMRegressor(loss="poisson"),
+        FMRegressor(loss="quantile"),
+        FMClassifier(loss="hinge", solver="adam"),
     ],
     expected_failed_checks=lambda estimator: NOT_EXPECTED,
 )

@@ -10,7 +10,7 @@ from solver_problems import by_solver, clicks, make_rows, with_
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError
 from crossfm.metrics import log_loss
-from crossfm.solvers import SGD, AdaGrad, FusedTrainer, Watch, fit, solver_options
+from crossfm.solvers import SGD, AdaGrad, Adam, FusedTrainer, Watch, fit, solver_options
 from crossfm.solvers.feeding import visits
 
 RTOL, ATOL = 5e-4, 5e-5  # float32, some hundred updates of each number, estimated square roots
@@ -127,6 +127,23 @@ def test_vectors_of_rows_of_one_feature_stay():
     trainer.train(ready)
     assert before.all()
     np.testing.assert_array_equal(trainer.models()[0].factors, before)
+
+
+def test_one_step_of_adam_is_the_learning_rate():
+    """The corrected averages after one row are the gradient and its square."""
+    rows = Rows(np.array([[0, 1]]), targets=[1.0])
+    options = Adam(n_factors=4, learning_rate=0.25, init_scale=0.3, epsilon=1e-8)
+    trainer = FusedTrainer(options, 2)
+    ready = trainer.prepare(rows)
+    before = trainer.models()[0]
+    s = before.score(rows).item() - 1.0
+    trainer.train(ready)
+    after = trainer.models()[0]
+    want = before.weights - 0.25 * np.sign(s)
+    np.testing.assert_allclose(after.weights, want, rtol=1e-5)
+    assert after.bias == pytest.approx(before.bias - 0.25 * np.sign(s), rel=1e-5)
+    moved = before.factors - 0.25 * np.sign(s * before.factors[::-1])  # S - v: the other's vector
+    np.testing.assert_allclose(after.factors, moved, rtol=1e-4)
 
 
 # --- the loop ----------------------------------------------------------------------------------
@@ -289,6 +306,8 @@ def test_huge_ids_are_refused_by_number():
         ({"l1_linear": 0.1}, "belongs to ftrl"),
         ({"solver": "ftrl", "beta": 0.0}, "beta must be a finite number above 0"),
         ({"initial_accumulator": 0.0}, "initial_accumulator"),
+        ({"solver": "adam", "beta1": 1.0}, "beta1 must be a number from 0 to below 1"),
+        ({"solver": "adam", "epsilon": 0.0}, "epsilon must be"),
         ({"interactions": "pairs"}, "across_fields"),
         ({"n_jobs": 0}, "n_jobs"),
     ],

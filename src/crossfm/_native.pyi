@@ -77,6 +77,8 @@ class Steps:
         across_fields: bool,
         learning_rate: float,
         beta: float,
+        beta2: float,
+        epsilon: float,
         l1_linear: float,
         l1_factors: float,
         l2_linear: NDArray[numpy.float32],

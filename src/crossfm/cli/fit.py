@@ -16,7 +16,7 @@ __all__ = ["fit"]
 COLUMNS, TRAINING, VALIDATION = "Columns", "Training", "Validation"
 TASKS = ("auto", "regression", "classification")
 LOSSES = ("squared", "huber", "poisson", "quantile", "logistic", "hinge")
-SOLVERS = ("adagrad", "sgd", "ftrl")
+SOLVERS = ("adagrad", "sgd", "ftrl", "adam")
 INTERACTIONS = ("all", "across_fields")
 
 
@@ -89,7 +89,7 @@ def fit(
     l2_linear: Annotated[float | None, _option(TRAINING, "X", "Penalty of linear weights.")] = None,
     l2_factors: Annotated[float | None, _option(TRAINING, "X", "Penalty of the factors.")] = None,
     solver: Annotated[
-        str | None, _option(TRAINING, "NAME", "adagrad (where left out), sgd or ftrl.")
+        str | None, _option(TRAINING, "NAME", "adagrad (where left out), sgd, ftrl or adam.")
     ] = None,
     interactions: Annotated[
         str | None,

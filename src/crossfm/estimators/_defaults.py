@@ -10,18 +10,19 @@ from crossfm.data.rows import Rows
 __all__ = ["default_init_scale", "default_l2_factors", "default_learning_rate"]
 
 # Penalty of the factors. A squared error on standardised targets has curvature 1, a log loss
-# p (1 - p), about a fifth of it or less; so has the penalty that suits it. AdaGrad and SGD pay it
-# at each touch, FTRL once for all rows.
+# p (1 - p), about a fifth of it or less; so has the penalty that suits it. AdaGrad, SGD and Adam
+# pay it at each touch, FTRL once for all rows.
 L2_FACTORS = {
     "adagrad": {"squared": 0.1, "logistic": 0.02},
     "sgd": {"squared": 0.05, "logistic": 0.01},
+    "adam": {"squared": 0.05, "logistic": 0.01},
     "ftrl": {"squared": 10.0, "logistic": 1.0},
 }
 LIKE_SQUARED = ("squared", "huber", "poisson")  # counts have a mean of 1 for the solver
 OFTEN = 1000  # rows a feature is in, on average, from which the penalty falls: they speak for it
 
 # Step size for a row of one feature, and the most it may be.
-RATES = {"adagrad": (1.5, 0.1), "ftrl": (1.5, 0.1), "sgd": (0.1, 0.01)}
+RATES = {"adagrad": (1.5, 0.1), "ftrl": (1.5, 0.1), "sgd": (0.1, 0.01), "adam": (0.02, 0.002)}
 
 # Deviation of the random factors, and the size of a row up to which it stays.
 INIT_SCALE, INIT_SIZE = 0.01, 100.0

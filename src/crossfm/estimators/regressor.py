@@ -32,15 +32,16 @@ class FMRegressor(PredictsNumbers, FMBase):
             targets on, and not squared. (The deviation is a robust one: 1.4826 times the median
             distance to the median.)
         quantile: with "quantile", the level of the quantile to predict; 0.5: the median.
-        solver: "adagrad" (robust, the default), "sgd", or "ftrl" (L1 penalties, exact zeros).
+        solver: "adagrad" (robust, the default), "sgd", "ftrl" (L1 penalties, exact
+            zeros), or "adam".
         learning_rate: step size; None: 1.5 over the mean features of a row (the sum of its squared
-            values), at most 0.1 (for "sgd" 0.1 over them, at most 0.01).
+            values), at most 0.1 (for "sgd" 0.1 over them, at most 0.01; for "adam" 0.02 and 0.002).
         n_epochs: passes over the rows at most.
         l2_linear: penalty of the weights; a number, one a field in a dict of field: number, or
             None: 0.
         l2_factors: the same for the factors; None: 0.1, less where features are in more
-            than 1,000 rows on average ("sgd": half of it; "ftrl", which counts it once for all
-            rows: 10).
+            than 1,000 rows on average ("sgd" and "adam": half of it; "ftrl",
+            which counts it once for all rows: 10).
         l1_linear: L1 penalty of the weights, "ftrl" only.
         l1_factors: the same for the factors.
         interactions: "all" pairs of features, or "across_fields": features of one field are

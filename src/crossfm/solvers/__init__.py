@@ -6,7 +6,7 @@ from crossfm.fitting import Epoch, History, Watch
 from crossfm.solvers.checkpoint import Checkpoint
 from crossfm.solvers.feeding import RowBlocks
 from crossfm.solvers.fused import FusedTrainer
-from crossfm.solvers.options import FTRL, SGD, SOLVERS, AdaGrad, SolverOptions, solver_options
+from crossfm.solvers.options import FTRL, SGD, SOLVERS, AdaGrad, Adam, SolverOptions, solver_options
 from crossfm.solvers.training import fit
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "SGD",
     "SOLVERS",
     "AdaGrad",
+    "Adam",
     "Checkpoint",
     "Epoch",
     "FusedTrainer",

@@ -14,14 +14,14 @@ from crossfm import _native
 from crossfm.data.rows import Rows, RowStats
 from crossfm.errors import DataError
 from crossfm.model import FactorModel, empty_factors, group_fields
-from crossfm.solvers.options import FTRL, SGD, AdaGrad, Loss, SolverOptions
+from crossfm.solvers.options import FTRL, SGD, AdaGrad, Adam, Loss, SolverOptions
 
 __all__ = ["FusedTrainer", "Prepared", "padded_factors"]
 
 # as the core numbers them
 _LOSSES = {name: number for number, name in enumerate(get_args(Loss))}
 CURVED = ("squared", "huber", "poisson")  # of curvature 1; others have a fifth or less
-_OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2}
+_OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2, "adam": 3}
 
 HOT_FEATURES = 2048  # at most so many features are private to each thread
 HOT_SHARE = 1 / 5_000  # a feature is hot from this share of the rows on
@@ -54,7 +54,7 @@ class FusedTrainer:
     at 16 factors with AdaGrad), its linear weight and state in an array of their own.
 
     Args:
-        options: `AdaGrad`, `SGD` or `FTRL`.
+        options: `AdaGrad`, `SGD`, `FTRL` or `Adam`.
         n_features: ids are below it; `grow` adds more.
         field_of: int32 ``[n_features]``, the field of each id; needed by
             ``interactions="across_fields"`` and by penalties per field where rows carry no
@@ -181,13 +181,17 @@ class FusedTrainer:
     def restore(self, models: Sequence[FactorModel]) -> None:
         """Put parameters of an earlier moment back. Accumulated gradients stay.
 
-        FTRL finds a parameter anew from its ``z`` at each step, so ``z`` goes back with it.
+        FTRL finds a parameter anew from its ``z`` at each step, so ``z`` goes back with it. Adam's
+        mean gradient belongs to where it was taken, and starts from zero.
         """
         table, linear = self._views()
         for c, model in enumerate(models):
             table[: model.n_features, c, 0, : model.n_factors] = model.factors
             linear[: model.n_features, c, 0] = model.weights
             self._bias[c, 0] = model.bias
+        if isinstance(self.options, Adam):
+            for state in (table[:, :, 1], linear[:, :, 1], self._bias[:, 1]):
+                state[...] = 0.0
         if isinstance(self.options, FTRL):
             o, (l2_linear, l2_factors) = self.options, self._l2
             field = self.field_of if len(l2_linear) > 1 and self.field_of is not None else None
@@ -347,7 +351,9 @@ class FusedTrainer:
             loss_parameter=o.loss_parameter,
             across_fields=o.interactions == "across_fields",
             learning_rate=o.learning_rate,
-            beta=o.beta if isinstance(o, FTRL) else 1.0,
+            beta=o.beta if isinstance(o, FTRL) else o.beta1 if isinstance(o, Adam) else 1.0,
+            beta2=o.beta2 if isinstance(o, Adam) else 0.0,
+            epsilon=o.epsilon if isinstance(o, Adam) else 0.0,
             l1_linear=o.l1_linear if isinstance(o, FTRL) else 0.0,
             l1_factors=o.l1_factors if isinstance(o, FTRL) else 0.0,
             l2_linear=self._l2[0],
@@ -359,7 +365,7 @@ class FusedTrainer:
         o = self.options
         least, most = FROZEN if o.deterministic else MERGED
         most = min(most, len(ready) // BLOCKS_AN_EPOCH)
-        if isinstance(o, SGD):  # its steps do not shrink with the rows trained
+        if isinstance(o, SGD | Adam):  # their steps do not shrink with the rows trained
             share = 0.5 if o.deterministic else 2.0 if o.loss in CURVED else 8.0
             most = min(most, int(share / (o.learning_rate * max(ready.size, 1e-6))))
         each = 1 if o.deterministic else threads

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from crossfm.errors import DataError, did_you_mean
 
-__all__ = ["FTRL", "SGD", "SOLVERS", "AdaGrad", "SolverOptions", "solver_options"]
+__all__ = ["FTRL", "SGD", "SOLVERS", "AdaGrad", "Adam", "SolverOptions", "solver_options"]
 
 Loss = Literal["squared", "logistic", "softmax", "hinge", "huber", "poisson", "quantile"]
 Interactions = Literal["all", "across_fields"]
@@ -150,7 +150,49 @@ class FTRL(SolverOptions):
             _expect_number(name, getattr(self, name), least=0.0)
 
 
-SOLVERS: dict[str, type[SolverOptions]] = {"adagrad": AdaGrad, "sgd": SGD, "ftrl": FTRL}
+@dataclass(frozen=True, slots=True)
+class Adam(SolverOptions):
+    r"""Lazy Adam: the steps follow the mean gradient over the root of its mean square.
+
+    ``m += (1 - beta1) (g - m)``, ``a += (1 - beta2) (g^2 - a)``,
+    ``v -= learning_rate * m' / (sqrt(a') + epsilon)`` with ``m' = m / (1 - beta1^t)`` and
+    ``a' = a / (1 - beta2^t)``, t the number of rows trained so far. What a row does not hold stands
+    still, its averages too; so a feature that is first seen late begins with steps of up to
+    ``(1 - beta1) / sqrt(1 - beta2)``, about three, learning rates.
+
+    Steps do not shrink with the rows trained: what is best is often passed soon, so validate.
+
+    Attributes:
+        beta1: decay of the mean gradient.
+        beta2: decay of its mean square.
+        epsilon: keeps the quotient finite.
+
+    Source: Kingma and Ba 2015, algorithm 1.
+    """
+
+    optimizer: ClassVar[str] = "adam"
+    states: ClassVar[int] = 2
+
+    learning_rate: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super(Adam, self).__post_init__()
+        for name in ("beta1", "beta2"):
+            decay = getattr(self, name)
+            if not (isinstance(decay, int | float) and 0.0 <= decay < 1.0):
+                raise DataError(f"{name} must be a number from 0 to below 1, got {decay!r}")
+        _expect_number("epsilon", self.epsilon, least=1e-30)
+
+
+SOLVERS: dict[str, type[SolverOptions]] = {
+    "adagrad": AdaGrad,
+    "sgd": SGD,
+    "ftrl": FTRL,
+    "adam": Adam,
+}
 
 
 def solver_options(solver: str, **options: Any) -> SolverOptions:
