@@ -12,7 +12,6 @@ from crossfm.data.rows import Rows
 from crossfm.fitting import Interrupts
 from crossfm.solvers import AdaGrad, FusedTrainer, fit
 
-
 pytestmark = pytest.mark.usefixtures("patient")
 
 
