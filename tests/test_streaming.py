@@ -148,6 +148,24 @@ def test_features_of_blocks_are_started_as_in_memory():
     assert sorted(feed.hot_ids) == sorted(ready.hot_ids)
 
 
+def test_groups_take_turns_in_memory_that_is_reused(monkeypatch):
+    monkeypatch.setattr(feeding, "GROUP_FEATURES", 2000)
+    rows, field_of = make_rows(np.random.default_rng(1), 3000, weights=True)
+    feed = feeding.StreamFeed(FusedTrainer(AdaGrad(), len(field_of), field_of),
+                              Blocks(rows, 100, len(field_of)))  # fmt: skip
+    groups = feed.groups(None)
+    for _ in range(2):
+        seen = [ready.rows for ready, _ in feed.parts(None)]
+        assert len(seen) == len(groups) > 4
+        for name in ("ids", "values", "targets", "weights"):
+            first, second, third = (getattr(one, name) for one in seen[:3])
+            assert np.shares_memory(first, third)
+            assert not np.shares_memory(first, second)
+    for at, (ready, _) in enumerate(feed.parts(None)):  # read before the next but one
+        low = 100 * groups[at][0]
+        np.testing.assert_array_equal(ready.rows.ids, rows[low : low + len(ready)].ids)
+
+
 # --- estimators ---------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 __all__ = ["RowStats", "Rows"]
+
+Room = Callable[[str, int, "np.dtype[Any]"], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +233,24 @@ class Rows:
             yield self[start : start + size]
 
     @staticmethod
-    def concatenate(parts: Sequence[Rows]) -> Rows:
-        """Stack batches. An optional array must be in all parts or in none, except values."""
+    def concatenate(parts: Sequence[Rows], room: Room | None = None) -> Rows:
+        """Stack batches. An optional array must be in all parts or in none, except values.
+
+        Args:
+            parts: the batches; of a single one nothing is copied.
+            room: ``room(name, size, dtype)`` gives the array to write to, such as one that was
+                used before: fresh memory costs more than the copy. None: new arrays.
+        """
         if not parts:
             raise DataError("no rows to concatenate")
         if len(parts) == 1:
             return parts[0]
+
+        def joined(name: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+            if room is None:
+                return np.concatenate(arrays)
+            kind = np.result_type(*{array.dtype for array in arrays})
+            return np.concatenate(arrays, out=room(name, sum(map(len, arrays)), kind))
 
         def stack(name: str) -> NDArray[Any] | None:
             arrays = [getattr(p, name) for p in parts]
@@ -249,7 +263,7 @@ class Rows:
                 ]
             elif any(a is None for a in arrays):
                 raise DataError(f"some of the parts have {name}, others have none")
-            return np.concatenate(arrays)
+            return joined(name, arrays)
 
         n_rows = sum(len(p) for p in parts)
         lengths = {p.row_length for p in parts if len(p)}
@@ -259,7 +273,7 @@ class Rows:
             np.cumsum(np.concatenate([p.row_lengths() for p in parts]), out=offsets[1:])
         known = [p._stats[0] for p in parts if p._stats]
         return Rows(
-            np.concatenate([p.ids for p in parts]),
+            joined("ids", [p.ids for p in parts]),
             stack("values"),
             offsets,
             stack("fields"),

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfm import _native
 from crossfm.data.cache import Totals
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
@@ -116,8 +117,9 @@ class WholeFeed(Feed):
 class StreamFeed(Feed):
     """Blocks in random order, and rows in random order within groups of blocks.
 
-    While a group is trained on, the next one is read in a thread. So at most two groups are in
-    memory, however many blocks there are.
+    While a group is trained on, the next one is read in a thread, into the memory of the group
+    before. So two groups are in memory, however many blocks there are, and the system is asked for
+    it once: pages that are new to a process cost several times what is copied to them.
 
     Args:
         trainer: that is fed; the features of all blocks are started.
@@ -131,6 +133,7 @@ class StreamFeed(Feed):
         super().__init__(trainer, total.rows, source.weight)
         self.source = source
         self.hot_ids = trainer.start(source.counts(), total.rows)
+        self._rooms = _Room(), _Room()
         self.together = max(1, GROUP_FEATURES * len(source.totals) // max(1, total.nnz))
 
     def groups(self, rng: np.random.Generator | None) -> list[NDArray[np.int64]]:
@@ -156,19 +159,35 @@ class StreamFeed(Feed):
                     skip -= n_parts
                     next(parts, None)  # draws its random numbers
                     continue
-                ready = (ahead or reader.submit(self._read, group)).result()
+                ready = (ahead or reader.submit(self._read, group, g)).result()
                 ahead = None
                 if g + 1 < len(groups):
-                    ahead = reader.submit(self._read, groups[g + 1])
+                    ahead = reader.submit(self._read, groups[g + 1], g + 1)
                 for visited in islice(parts, skip, None):
                     yield ready, visited
                 skip = 0
                 del ready
 
-    def _read(self, group: NDArray[np.int64]) -> Prepared:
-        rows = Rows.concatenate([self.source.block(int(i)) for i in group])
+    def _read(self, group: NDArray[np.int64], number: int) -> Prepared:
+        room = self._rooms[number % 2]
+        rows = Rows.concatenate([self.source.block(int(i)) for i in group], room)
         self.trainer.check_targets(rows)
         return replace(self.trainer.prepare(rows, training=False), hot_ids=self.hot_ids)
+
+
+class _Room:
+    """Memory for one group at a time: arrays by name, an eighth larger than was asked for."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, NDArray[np.uint8]] = {}
+
+    def __call__(self, name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array to write to; what it was given out as before is overwritten."""
+        n_bytes = size * dtype.itemsize
+        if name not in self._held or self._held[name].size < n_bytes:
+            self._held.pop(name, None)  # freed before more is taken
+            self._held[name] = _native.allocate(n_bytes // 4 * 9 // 8 + 1).view(np.uint8)
+        return self._held[name][:n_bytes].view(dtype)
 
 
 def feed_of(trainer: FusedTrainer, rows: Rows | RowBlocks, only: Order | None = None) -> Feed:
