@@ -25,7 +25,7 @@ def folder() -> Path:
         "fit train.csv -m m.crossfm",  # no --target
         "fit train.csv -t rating",  # no --model
         "fit train.csv -t rating -m m --valid 0.1 --valid-data test.csv",
-        "fit train.csv -t rating -m m --solver adam",
+        "fit train.csv -t rating -m m --solver adamw",
         "fit train.csv -t rating -m m --task ranking",
         "fit train.csv -t rating -m m --factors -1",
         "fit train.csv -t rating -m m --learning-rate 0",

@@ -14,6 +14,7 @@ from crossfm.cli.output import Json, Quiet, Screen
 __all__ = ["fit"]
 
 COLUMNS, TRAINING, VALIDATION = "Columns", "Training", "Validation"
+LARGE = "Larger than memory, longer than patience"
 TASKS = ("auto", "regression", "classification")
 LOSSES = ("squared", "huber", "poisson", "quantile", "logistic", "hinge")
 SOLVERS = ("adagrad", "sgd", "ftrl", "adam")
@@ -114,6 +115,24 @@ def fit(
         int | None,
         _option(VALIDATION, "N", "Epochs without progress before it stops. 0: run all.", min=0),
     ] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Read files block by block, from a cache on disk. Else where their rows would"
+            " take more than a quarter of the memory.",
+            rich_help_panel=LARGE,
+            show_default=False,
+        ),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        _option(LARGE, "FOLDER", "Of that cache; else .crossfm-cache beside the first file."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        _option(LARGE, "FILE", "Where a fit that is killed keeps its state, and goes on from."),
+    ] = None,
     float16: Annotated[
         bool, typer.Option("--float16", help="Store the factors in half the space.")
     ] = False,
@@ -132,6 +151,7 @@ def fit(
     crossfm fit clicks/ -t click -m clicks.crossfm --valid-data monday.csv
     crossfm fit films.csv -t stars -m films.crossfm --drop title --bag 'tags:|'
     crossfm fit train.libsvm -m small.crossfm --factors 8 --metric auc
+    crossfm fit year/ -t click -m clicks.crossfm --stream --checkpoint clicks.checkpoint
     """
     if valid is not None and valid_data is not None:
         usage_error("--valid and --valid-data: give one of them")
@@ -179,6 +199,9 @@ def fit(
             valid_data=valid_data,
             metrics=[m.strip() for text in metric or () for m in text.split(",") if m.strip()],
             float16=float16,
+            stream=stream,
+            cache_dir=cache_dir,
+            checkpoint=checkpoint,
         ),
         Screen(as_json=json, quiet=quiet),
     )

@@ -63,7 +63,7 @@ def _told(path: Path, stored: StoredModel) -> dict[str, Any]:
     about = metadata.get("about")
     fields = None
     if schema is not None:
-        from crossfm.cli.training import fields_of
+        from crossfm.cli.summary import fields_of
 
         fields = fields_of(schema)
     targets = metadata.get("targets")

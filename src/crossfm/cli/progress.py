@@ -33,6 +33,7 @@ class FitProgress:
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
         self.epochs = 0  # done
+        self.n_rows = 0  # of an epoch
         self._bar: Progress | None = None
         self._task: Any = None
         self._names: list[str] = []
@@ -58,6 +59,7 @@ class FitProgress:
 
     def __call__(self, event: str, numbers: Mapping[str, float]) -> None:
         """Take note of ``"rows"`` (some rows are done) or ``"epoch"`` (one is over)."""
+        self.n_rows = int(numbers.get("n_rows", self.n_rows))
         if self.screen.quiet:
             return
         if self._started == 0.0:

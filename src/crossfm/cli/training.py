@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ import typer
 from crossfm.cli.columns import Wanted
 from crossfm.cli.errors import ExitCode, usage_error
 from crossfm.cli.examples import Examples, column_names, read_table, read_text, split
-from crossfm.cli.format import a_rate, a_size, a_time, a_value, plural
 from crossfm.cli.output import Screen
 from crossfm.cli.progress import FitProgress
+from crossfm.cli.summary import show_data, sum_up
 from crossfm.cli.task import Task, choose_task
 from crossfm.errors import DataError, ModelFileError
 
@@ -48,6 +48,9 @@ class Order:
         valid_data: file of other rows to validate on.
         metrics: names; the first decides. Empty: those of the task.
         float16: store factors so.
+        stream: read block by block; None: where the rows are many.
+        cache_dir: folder of the blocks.
+        checkpoint: file of a fit under way.
     """
 
     data: Sequence[Path]
@@ -59,6 +62,40 @@ class Order:
     valid_data: Path | None
     metrics: Sequence[str]
     float16: bool
+    stream: bool | None = None
+    cache_dir: Path | None = None
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a fit is given, from files that were read whole or that are streamed.
+
+    Attributes:
+        X, y, weight: for the estimator.
+        valid: rows to validate on, or None.
+        wanted: columns.
+        task: what is to be learned.
+        schema: for the estimator; None for text.
+        shown: the same, fitted.
+        n_rows: rows read; before any were held out.
+        n_train: rows to train on; 0: the estimator holds some out itself.
+        n_classes: different targets, where they are labels.
+        streamed: whether X are paths.
+    """
+
+    X: Any
+    y: Any
+    weight: Any
+    valid: Examples | None
+    wanted: Wanted
+    task: Task
+    schema: Schema | None
+    shown: Schema | None
+    n_rows: int
+    n_train: int
+    n_classes: int
+    streamed: bool = False
 
 
 def train(order: Order, screen: Screen) -> None:
@@ -66,50 +103,58 @@ def train(order: Order, screen: Screen) -> None:
     started = time.perf_counter()
     _check_parameters(order)
     asked = _asked(order)
-    check_writable(order.model, keep=[*order.data, *filter(None, [order.valid_data])])
-    with screen.busy("reading"):
+    inputs = [*order.data, *filter(None, [order.valid_data])]
+    check_writable(order.model, keep=inputs)
+    if order.checkpoint is not None:
+        check_writable(order.checkpoint, keep=[*inputs, order.model])
+    with screen.busy("reading") as say:
         import crossfm.estimators  # noqa: F401 - scikit-learn takes its time
 
-        examples, valid, wanted = _read(order)
-        task = choose_task(examples.y, asked, wanted.target or "the target")
-        schema = wanted.schema(examples.X) if wanted.target is not None else None
-        n_read = len(examples)
-        if valid is None:
-            examples, valid = _hold_out(order, examples, task)
-        if schema is not None:
-            schema.fit(examples.X)
-    _show_data(screen, order, wanted, task, n_read, valid, schema)
+        given = _given(order, asked, say)
+    show_data(screen, order, given)
 
-    estimator = _estimator(order, task, schema, valid)
+    estimator = _estimator(order, given)
+    valid = given.valid
     interrupted = False
     with FitProgress(screen) as progress:
         try:
             estimator.fit(
-                examples.X,
-                examples.y,
-                sample_weight=examples.weight,
+                given.X,
+                given.y,
+                sample_weight=given.weight,
                 eval_set=None if valid is None else (valid.X, valid.y, valid.weight),
                 progress=progress,
             )
         except KeyboardInterrupt:
             if not hasattr(estimator, "history_"):
-                raise KeyboardInterrupt("no epoch was complete, so no model was written") from None
+                raise KeyboardInterrupt(_nothing_yet(order)) from None
             interrupted = True
     seconds = time.perf_counter() - started
+    n_train = given.n_train or progress.n_rows
+    n_valid = len(valid) if valid is not None else given.n_rows - n_train
     about = {
-        "target": wanted.target,
-        "weight": wanted.weight,
+        "target": given.wanted.target,
+        "weight": given.wanted.weight,
         "data": [path.name for path in order.data],
-        "n_rows": len(examples),
-        "n_valid_rows": 0 if valid is None else len(valid),
-        "task_reason": task.reason,
+        "n_rows": n_train,
+        "n_valid_rows": n_valid,
+        "task_reason": given.task.reason,
         "seconds": seconds,
     }
     estimator.save(order.model, precision="float16" if order.float16 else "float32", metadata=about)
-    _sum_up(screen, order, estimator, task, about, interrupted)
+    sum_up(screen, order, estimator, given.task, about, interrupted)
     if interrupted:
         screen.warn(f"interrupted: {order.model} holds the model of epoch {estimator.best_epoch_}")
+        if order.checkpoint is not None:
+            screen.warn(f"the same command goes on from {order.checkpoint}")
         raise typer.Exit(int(ExitCode.INTERRUPTED))
+
+
+def _nothing_yet(order: Order) -> str:
+    text = "no epoch was complete, so no model was written"
+    if order.checkpoint is not None and order.checkpoint.exists():
+        text += f"; the same command goes on from {order.checkpoint}"
+    return text
 
 
 def check_writable(path: Path, keep: Sequence[Path] = ()) -> None:
@@ -143,34 +188,84 @@ def check_writable(path: Path, keep: Sequence[Path] = ()) -> None:
 # --- reading ----------------------------------------------------------------------------------
 
 
-def _read(order: Order) -> tuple[Examples, Examples | None, Wanted]:
-    """The rows, those of --valid-data, and the columns, resolved."""
+def _given(order: Order, asked: str, say: Callable[[str], None]) -> Given:
+    """What the options and the files come to."""
+    from crossfm.cli.streaming import are_large
     from crossfm.data.inputs import are_tables, paths_of
 
     paths = paths_of(order.data)
     others = [] if order.valid_data is None else paths_of([order.valid_data])
-    wanted = order.wanted
-    if not are_tables([*paths, *others]):
-        if wanted != Wanted(wanted.target) or wanted.target is not None:
+    tables = are_tables([*paths, *others])
+    wanted = _columns(order.wanted, paths, tables)
+    if order.stream or (order.stream is None and are_large(paths)):
+        return _streamed(order, asked, say, paths, others, wanted, tables)
+    examples = read_table(paths, wanted, wanted.types()) if tables else read_text(paths)
+    n_read = len(examples)
+    valid = _valid(others, wanted, examples.X)
+    task = choose_task(examples.y, asked, wanted.target or "the target")
+    schema = wanted.schema(examples.X) if tables else None
+    if valid is None:
+        examples, valid = _hold_out(order, examples, task)
+    if schema is not None:
+        schema.fit(examples.X)
+    return Given(
+        examples.X, examples.y, examples.weight, valid, wanted, task, schema, schema, n_read,
+        len(examples), len(np.unique(examples.y)),
+    )  # fmt: skip
+
+
+def _streamed(
+    order: Order,
+    asked: str,
+    say: Callable[[str], None],
+    paths: Sequence[Path],
+    others: Sequence[Path],
+    wanted: Wanted,
+    tables: bool,
+) -> Given:
+    """The same, with the rows on disk."""
+    from crossfm.cli.streaming import open_stream
+
+    if order.valid and order.parameters.get("patience") == 0:
+        usage_error("--patience 0 and --valid: a stream holds rows out to stop by; --valid-data?")
+    stream = open_stream(paths, wanted, tables, order.cache_dir, say)
+    stream.check_share(order.valid or 0.0)
+    valid = _valid(others, wanted, None)
+    task = stream.task(asked, wanted.target or "the target")
+    return Given(
+        stream.X, wanted.target, wanted.weight, valid, wanted, task, stream.schema, stream.fitted,
+        len(stream), 0, 0 if stream.labels is None else len(stream.labels), streamed=True,
+    )  # fmt: skip
+
+
+def _columns(wanted: Wanted, paths: Sequence[Path], tables: bool) -> Wanted:
+    """The columns, resolved."""
+    if not tables:
+        if wanted != Wanted():
             usage_error(
                 "libsvm and libffm text has no columns by name: leave out --target, --fields and"
                 " the like"
             )
-        return read_text(paths), read_text(others) if others else None, wanted
+        return wanted
     available = column_names(paths[0])
     if wanted.target is None:
         shown = ", ".join(available[:12]) + (", ..." if len(available) > 12 else "")
         usage_error(f"--target is missing: which column is to be learned? There are {shown}")
-    wanted = wanted.resolve(available)
-    examples = read_table(paths, wanted, wanted.types())
-    valid = None
-    if others:
-        import pyarrow as pa
+    return wanted.resolve(available)
 
-        assert isinstance(examples.X, pa.Table)
-        text = {f.name: f.type for f in examples.X.schema if pa.types.is_string(f.type)}
-        valid = read_table(others, wanted, wanted.types() | text)
-    return examples, valid, wanted
+
+def _valid(others: Sequence[Path], wanted: Wanted, X: Any) -> Examples | None:
+    """The rows of --valid-data; columns that are text in `X` are so here too."""
+    if not others:
+        return None
+    if wanted.target is None:
+        return read_text(others)
+    import pyarrow as pa
+
+    text = {}
+    if isinstance(X, pa.Table):
+        text = {f.name: f.type for f in X.schema if pa.types.is_string(f.type)}
+    return read_table(others, wanted, wanted.types() | text)
 
 
 def _hold_out(order: Order, examples: Examples, task: Task) -> tuple[Examples, Examples | None]:
@@ -235,138 +330,32 @@ def check_metrics(option: str, names: Sequence[str], classes: bool) -> None:
             usage_error(f"{option} {name} is for classes, and numbers are predicted")
 
 
-def _estimator(order: Order, task: Task, schema: Schema | None, valid: Examples | None) -> Any:
+def _estimator(order: Order, given: Given) -> Any:
     from crossfm.estimators import FMClassifier, FMRegressor
 
-    kind = FMRegressor if task.kind == "regression" else FMClassifier
+    of_classes = given.task.kind == "classification"
+    kind = FMClassifier if of_classes else FMRegressor
     parameters = dict(order.parameters)
-    stops = valid is not None and parameters.get("patience") != 0
-    if parameters.get("patience") == 0:
+    patient = parameters.get("patience") != 0
+    if not patient:
         del parameters["patience"]
     metrics = list(order.metrics)
-    check_metrics("--metric", metrics, task.kind == "classification")
-    if not metrics and valid is not None and parameters.get("loss", "squared") in USUAL_LOSSES:
-        metrics = ["rmse", "mae"] if task.kind == "regression" else ["log_loss"]
-        if task.kind == "classification" and len(np.unique(valid.y)) == 2:
+    check_metrics("--metric", metrics, of_classes)
+    stops: bool | str = given.valid is not None and patient
+    if given.streamed:  # the estimator holds blocks out itself
+        parameters |= {"stream": True, "cache_dir": order.cache_dir}
+        if given.valid is None and order.valid != 0.0 and patient:
+            stops = "auto" if order.valid is None else True
+            parameters["validation_fraction"] = order.valid or SHARE
+    else:
+        parameters["stream"] = False
+    if not metrics and (given.valid is not None or stops) and (
+        parameters.get("loss", "squared") in USUAL_LOSSES
+    ):  # fmt: skip
+        metrics = ["log_loss"] if of_classes else ["rmse", "mae"]
+        if of_classes and given.n_classes == 2:
             metrics.append("auc")
     return kind(
-        schema=schema, early_stopping=stops, eval_metric=metrics or None, verbose=0, **parameters
-    )
-
-
-# --- showing ----------------------------------------------------------------------------------
-
-
-def _show_data(
-    screen: Screen,
-    order: Order,
-    wanted: Wanted,
-    task: Task,
-    n_read: int,
-    valid: Examples | None,
-    schema: Schema | None,
-) -> None:
-    names = ", ".join(path.name or str(path) for path in order.data[:3])
-    names += f" and {len(order.data) - 3} more" if len(order.data) > 3 else ""
-    facts = [
-        ("data", f"{names}: {plural(n_read, 'row')}"),
-        ("target", f"{wanted.target or 'first word of a line'}: {task.kind} ({task.reason})"),
-    ]
-    if order.valid_data is not None and valid is not None:
-        facts.append(("validation", f"{order.valid_data.name}: {plural(len(valid), 'row')}"))
-    elif valid is not None:
-        hint = "" if order.valid is not None else " (--valid 0 trains on all)"
-        facts.append(("validation", f"{plural(len(valid), 'row')} held out at random{hint}"))
-    screen.facts(facts)
-    if schema is not None:
-        from crossfm.data.show import HEADER, schema_rows
-
-        screen.note()
-        screen.table(
-            HEADER,
-            schema_rows(schema),
-            right=("distinct",),
-            footer=f"{plural(len(schema.fields), 'field')}, {schema.n_features_:,} features",
-        )
-    screen.note()
-
-
-def _sum_up(
-    screen: Screen,
-    order: Order,
-    estimator: Any,
-    task: Task,
-    about: Mapping[str, Any],
-    interrupted: bool,
-) -> None:
-    history = estimator.history_
-    best = estimator.best_epoch_
-    kept = next((epoch for epoch in history if epoch["epoch"] == best), history[-1])
-    ours = ("epoch", "loss", "seconds", "rows_per_second")
-    metrics = {name: value for name, value in kept.items() if name not in ours}
-    trained = sum(epoch["seconds"] for epoch in history)
-    rate = len(history) * about["n_rows"] / max(trained, 1e-9)
-    of = int(estimator.n_epochs)
-    stopped = "interrupted" if interrupted else "early" if len(history) < of else "n_epochs"
-    size = order.model.stat().st_size
-    n_features, n_factors = estimator.models_[0].factors.shape
-
-    reason = {"early": ", stopped early", "interrupted": ", interrupted", "n_epochs": ""}[stopped]
-    facts = [(name, a_value(value)) for name, value in metrics.items()]
-    if not metrics:
-        facts.append(("train loss", a_value(kept["loss"])))
-    kept_words = f", kept epoch {best}" if best != len(history) else ""
-    facts += [
-        ("epochs", f"{len(history)} of {of}{reason}{kept_words}"),
-        ("time", f"{a_time(about['seconds'])}, {a_time(trained)} of it training"),
-        ("speed", a_rate(rate)),
-        ("model", f"{order.model}, {a_size(size)}: {n_features:,} features, {n_factors} factors"),
-    ]
-    if not screen.quiet:
-        screen.note()
-        screen.result(facts)
-    schema = estimator.schema_
-    unseen = {} if schema is None or about["n_valid_rows"] == 0 else schema.unseen_
-    screen.object(
-        {
-            "model": str(order.model),
-            "model_bytes": size,
-            "task": task.kind,
-            "task_reason": task.reason,
-            "target": about["target"],
-            "classes": getattr(estimator, "classes_", np.array([])).tolist() or None,
-            "n_rows": about["n_rows"],
-            "n_valid_rows": about["n_valid_rows"],
-            "n_features": n_features,
-            "n_factors": n_factors,
-            "fields": None if schema is None else fields_of(schema),
-            "metrics": metrics,
-            "unseen": {name: counts._asdict() for name, counts in unseen.items()},
-            "epochs": len(history),
-            "best_epoch": best,
-            "stopped": stopped,
-            "seconds": about["seconds"],
-            "rows_per_second": rate,
-            "history": history,
-        }
-    )
-
-
-def fields_of(schema: Schema) -> list[dict[str, Any]]:
-    """The fields of a fitted schema, for JSON."""
-    from crossfm.data.show import schema_rows
-
-    found = []
-    for (name, kind, encoding, _, why), field in zip(
-        schema_rows(schema), schema.fields, strict=False
-    ):
-        found.append(
-            {
-                "name": name,
-                "kind": kind,
-                "encoding": encoding,
-                "n_features": len(schema.block(field.name)),
-                "why": why or None,
-            }
-        )
-    return found
+        schema=given.schema, early_stopping=stops, eval_metric=metrics or None, verbose=0,
+        checkpoint=order.checkpoint, **parameters,
+    )  # fmt: skip
