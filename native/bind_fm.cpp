@@ -29,7 +29,7 @@ namespace {
 
 struct Level {
   const char* name;
-  const Kernels* kernels;
+  const Kernels& (*kernels)(Model);
   const PairKernels* pairs;
 };
 
@@ -42,11 +42,11 @@ std::vector<Level> usable_levels() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
-    levels.push_back({"x86-64-v4", &v4::kernels(), &v4::pair_kernels()});
+    levels.push_back({"x86-64-v4", &v4::kernels, &v4::pair_kernels()});
 #endif
 #ifdef CROSSFM_HAS_V3
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
-    levels.push_back({"x86-64-v3", &v3::kernels(), &v3::pair_kernels()});
+    levels.push_back({"x86-64-v3", &v3::kernels, &v3::pair_kernels()});
 #endif
 #elif defined(_MSC_VER) && defined(_M_X64)
   int info[4];
@@ -58,17 +58,17 @@ std::vector<Level> usable_levels() {
   const bool saved = (info[2] & (1 << 27)) && (info[2] & (1 << 12));
   const auto state = saved ? _xgetbv(0) : 0;
 #ifdef CROSSFM_HAS_V4
-  if (avx512 && (state & 0xE6) == 0xE6) levels.push_back({"x86-64-v4", &v4::kernels(), &v4::pair_kernels()});
+  if (avx512 && (state & 0xE6) == 0xE6) levels.push_back({"x86-64-v4", &v4::kernels, &v4::pair_kernels()});
 #endif
 #ifdef CROSSFM_HAS_V3
-  if (avx2 && (state & 6) == 6) levels.push_back({"x86-64-v3", &v3::kernels(), &v3::pair_kernels()});
+  if (avx2 && (state & 6) == 6) levels.push_back({"x86-64-v3", &v3::kernels, &v3::pair_kernels()});
 #endif
 #endif
 #ifdef CROSSFM_HAS_V2
-  levels.push_back({"x86-64-v2", &v2::kernels(), &v2::pair_kernels()});
+  levels.push_back({"x86-64-v2", &v2::kernels, &v2::pair_kernels()});
 #endif
 #ifdef CROSSFM_HAS_BASE
-  levels.push_back({"base", &base::kernels(), &base::pair_kernels()});
+  levels.push_back({"base", &base::kernels, &base::pair_kernels()});
 #endif
   return levels;
 }
@@ -136,11 +136,32 @@ struct BatchView : Batch {
   }
 };
 
+// The model, with sizes that suit it.
+Model model_of(int kind, int n_fields, int length, int k, bool weighted) {
+  expect(kind >= 0 && kind <= 2, "unknown model");
+  const auto model = static_cast<Model>(kind);
+  expect(model == Model::plain || n_fields > 0, "a model of fields needs their number");
+  expect(model != Model::field_aware || (length > 0 && int64_t{length} * n_fields <= k),
+         "factors are too few for a vector a field");
+  expect(weighted == (model == Model::field_weighted), "field weights go with the field-weighted model");
+  return model;
+}
+
+// Rows that say no fields have one feature for each field at most.
+void expect_places(const Batch& batch, Model model, int n_fields) {
+  expect(model == Model::plain || batch.fields || batch.field_of || batch.longest_row <= n_fields,
+         "a row has more features than there are fields");
+}
+
 struct TableView : Table {
   Out<float> factors_, linear_, bias_;
   Optimizer optimizer;
-  TableView(Out<float> f, Out<float> l, Out<float> b, int64_t features, int padded, int n_outputs, int kind)
-      : factors_(f), linear_(l), bias_(b), optimizer(static_cast<Optimizer>(kind)) {
+  std::optional<Out<float>> field_weights_;
+  Model model;
+  TableView(Out<float> f, Out<float> l, Out<float> b, int64_t features, int padded, int n_outputs, int kind,
+            int model_kind, int fields, int length_, std::optional<Out<float>> weights)
+      : factors_(f), linear_(l), bias_(b), optimizer(static_cast<Optimizer>(kind)), field_weights_(weights),
+        model(model_of(model_kind, fields, length_, padded, weights.has_value())) {
     expect(kind >= 0 && kind < kOptimizers, "unknown optimizer");
     expect(padded > 0 && padded % 4 == 0 && n_outputs > 0, "factors must be padded to a multiple of 4");
     const int64_t per = int64_t{n_outputs} * (1 + states_of(optimizer));
@@ -153,6 +174,14 @@ struct TableView : Table {
     n_features = features;
     k = padded;
     outputs = n_outputs;
+    n_fields = fields;
+    length = length_;
+    if (weights) {
+      expect(static_cast<int64_t>(weights->shape(0)) >= per * fields * fields_apart(fields),
+             "the field weights are too small");
+      field_weights = weights->data();
+    }
+    expect(model != Model::field_aware || padded % 16 == 0, "vectors of all fields are padded to a multiple of 16");
   }
 };
 
@@ -210,18 +239,26 @@ double train(const BatchView& batch, std::optional<Array<int64_t>> order, const 
     hot.ids = ids.data();
     hot.count = static_cast<int64_t>(ids.size());
   }
+  expect_places(batch, table.model, table.n_fields);
+  const Kernels& kernels = chosen.kernels(table.model);
   threads = threads < 1 ? 1 : threads > 512 ? 512 : threads;
   nb::gil_scoped_release release;
   if (deterministic) {
-    return chosen.kernels->train_blocks(batch, pointer(order), count, table, steps, between, threads);
+    return kernels.train_blocks(batch, pointer(order), count, table, steps, between, threads);
   }
-  return chosen.kernels->train(batch, pointer(order), count, table, steps, hot, between, threads);
+  return kernels.train(batch, pointer(order), count, table, steps, hot, between, threads);
 }
 
 // Scores with factors at any row distance, so that a table in training is scored where it lies.
 void score(const BatchView& batch, Array<float> factors, int64_t factors_at, int64_t stride, Array<float> linear,
            int64_t linear_at, int64_t linear_stride, float bias, int k, bool across_fields, int64_t n_features,
-           Out<float> out, int threads) {
+           Out<float> out, int threads, int model_kind, int n_fields, int length,
+           std::optional<Array<float>> field_weights, int64_t field_weights_at) {
+  const Model kind = model_of(model_kind, n_fields, length, k, field_weights.has_value());
+  expect_places(batch, kind, n_fields);
+  expect(!field_weights || (field_weights_at >= 0 && static_cast<int64_t>(field_weights->shape(0)) >=
+                                                         field_weights_at + n_fields * fields_apart(n_fields)),
+         "the field weights are too small");
   expect(static_cast<int64_t>(out.shape(0)) == batch.n_rows, "out must have n_rows entries");
   expect(k > 0 && k % 4 == 0 && stride >= k && linear_stride >= 1 && factors_at >= 0 && linear_at >= 0,
          "factors must be padded to a multiple of 4");
@@ -230,10 +267,11 @@ void score(const BatchView& batch, Array<float> factors, int64_t factors_at, int
            static_cast<int64_t>(linear.shape(0)) >= linear_at + (n_features - 1) * linear_stride + 1,
            "the parameter arrays are too small");
   }
-  const Scores model{factors.data() + factors_at, stride, linear.data() + linear_at, linear_stride, bias, k, across_fields};
+  const Scores model{factors.data() + factors_at, stride, linear.data() + linear_at, linear_stride, bias, k, across_fields, n_fields, length,
+                     field_weights ? field_weights->data() + field_weights_at : nullptr};
   threads = threads < 1 ? 1 : threads > 512 ? 512 : threads;
   nb::gil_scoped_release release;
-  chosen.kernels->score(batch, batch.n_rows, model, out.data(), threads);
+  chosen.kernels(kind).score(batch, batch.n_rows, model, out.data(), threads);
 }
 
 // Zeroed floats on a cache-line (large ones: huge-page) border.
@@ -365,9 +403,11 @@ void bind_fm(nb::module_& m) {
            nb::arg("weights").none(), nb::arg("n_rows"), nb::arg("longest_row"), nb::arg("has_repeats"))
       .def_ro("n_rows", &BatchView::n_rows);
   nb::class_<TableView>(m, "Table", "Parameters and optimizer state, feature-major.")
-      .def(nb::init<Out<float>, Out<float>, Out<float>, int64_t, int, int, int>(), nb::kw_only(), nb::arg("factors"),
-           nb::arg("linear"), nb::arg("bias"), nb::arg("n_features"), nb::arg("padded"), nb::arg("outputs"),
-           nb::arg("optimizer"));
+      .def(nb::init<Out<float>, Out<float>, Out<float>, int64_t, int, int, int, int, int, int,
+                    std::optional<Out<float>>>(),
+           nb::kw_only(), nb::arg("factors"), nb::arg("linear"), nb::arg("bias"), nb::arg("n_features"),
+           nb::arg("padded"), nb::arg("outputs"), nb::arg("optimizer"), nb::arg("model") = 0,
+           nb::arg("n_fields") = 0, nb::arg("length") = 0, nb::arg("field_weights") = nb::none());
   nb::class_<StepsView>(m, "Steps", "What an update does: loss, interactions, step size, penalties.")
       .def(nb::init<int, float, bool, float, float, float, float, float, float, Array<float>, Array<float>>(),
            nb::kw_only(), nb::arg("loss"), nb::arg("loss_parameter"), nb::arg("across_fields"), nb::arg("learning_rate"),
@@ -382,6 +422,8 @@ void bind_fm(nb::module_& m) {
   m.def("score", &score, nb::kw_only(), nb::arg("batch"), nb::arg("factors"), nb::arg("factors_at"),
         nb::arg("stride"), nb::arg("linear"), nb::arg("linear_at"), nb::arg("linear_stride"), nb::arg("bias"),
         nb::arg("k"), nb::arg("across_fields"), nb::arg("n_features"), nb::arg("out"), nb::arg("threads"),
+        nb::arg("model") = 0, nb::arg("n_fields") = 0, nb::arg("length") = 0,
+        nb::arg("field_weights") = nb::none(), nb::arg("field_weights_at") = 0,
         "Write the raw score of each row to `out`.");
   m.def("allocate", &allocate, nb::arg("count"), "Zeroed, aligned float32 array; large ones on huge pages.");
   m.def("start_features", &start_features, nb::kw_only(), nb::arg("table"), nb::arg("ids"),

@@ -12,7 +12,7 @@ struct Batch {
   const float* values = nullptr;       // null: all ones
   const int64_t* offsets = nullptr;    // null: row_length features in every row
   int64_t row_length = 0;
-  const int32_t* fields = nullptr;     // null: field_of[id]
+  const int32_t* fields = nullptr;     // null: field_of[id]; without either, a feature's place in its row
   const int32_t* field_of = nullptr;
   const float* targets = nullptr;
   const float* weights = nullptr;      // null: all ones
@@ -34,6 +34,9 @@ inline int states_of(Optimizer o) { return o == Optimizer::sgd ? 0 : o == Optimi
 //   factors [n_features][outputs][1 + s][k]   v, then its state, adjacent in memory
 //   linear  [n_features][outputs][1 + s]      w, then its state
 //   bias    [outputs][1 + s]
+// A field-aware model has for a feature one vector a field, side by side: [n_fields][length], which
+// together count as its k factors. A field-weighted one has beside the bias, for all rows,
+//   field_weights [outputs][1 + s][n_fields][fields_apart(n_fields)]   symmetric, zero on the diagonal
 struct Table {
   float* factors = nullptr;
   float* linear = nullptr;
@@ -41,7 +44,13 @@ struct Table {
   int64_t n_features = 0;
   int k = 0;        // padded number of factors
   int outputs = 1;  // classes under softmax and hinge
+  int n_fields = 0;
+  int length = 0;   // of a vector for one field
+  float* field_weights = nullptr;
 };
+
+// Floats from the weights of one field to those of the next.
+inline int fields_apart(int n_fields) { return (n_fields + 15) / 16 * 16; }
 
 struct Steps {
   Optimizer optimizer = Optimizer::adagrad;
@@ -92,9 +101,14 @@ struct Scores {
   float bias = 0;
   int k = 0;
   bool across_fields = false;
+  int n_fields = 0;
+  int length = 0;
+  const float* field_weights = nullptr;  // [n_fields][fields_apart(n_fields)]
 };
 
-// One instruction-set level's kernels.
+// One instruction-set level's kernels of one model: plain, field-aware or field-weighted.
+enum class Model : int { plain, field_aware, field_weighted };
+
 struct Kernels {
   // One pass over the rows order[0..count) (null: 0..count); returns the weighted sum of losses
   // seen before each row's update.
@@ -108,7 +122,14 @@ struct Kernels {
 };
 
 #define CROSSFM_DECLARE(level) \
-  namespace level { const Kernels& kernels(); }
+  namespace level { \
+  const Kernels& plain_kernels(); \
+  const Kernels& field_aware_kernels(); \
+  const Kernels& field_weighted_kernels(); \
+  inline const Kernels& kernels(Model m) { \
+    return m == Model::plain ? plain_kernels() : m == Model::field_aware ? field_aware_kernels() : field_weighted_kernels(); \
+  } \
+  }
 CROSSFM_DECLARE(v2)
 CROSSFM_DECLARE(v3)
 CROSSFM_DECLARE(v4)

@@ -33,7 +33,7 @@ struct Row {
   float** w = nullptr;          // linear weight of each, then `spare` up to a whole kGroup
   float* x = nullptr;           // value of each
   int32_t* run = nullptr;       // which pooled vector it belongs to
-  int32_t* field = nullptr;     // its field
+  int32_t* field = nullptr;     // its field; where rows bring none, its place
   float* spare = nullptr;       // a linear weight of no feature
 };
 
@@ -66,7 +66,7 @@ inline void resolve_ids(const Batch& batch, const Places& at, int64_t r, bool po
   for (int64_t j = begin; j < end; ++j) {
     const int64_t id = ids[j];
     if constexpr (GENERAL) {
-      const int32_t field = batch.fields ? batch.fields[j] : batch.field_of ? batch.field_of[id] : 0;
+      const int32_t field = batch.fields ? batch.fields[j] : batch.field_of ? batch.field_of[id] : static_cast<int32_t>(j - begin);
       run += !pool_fields || field != last;
       last = field;
       row.run[m] = run;
@@ -155,6 +155,7 @@ struct Ring {
       rows[i].x = values.data + i * width;
       rows[i].run = labels.data + 2 * i * width;
       rows[i].field = rows[i].run + width;
+      for (int64_t t = 0; t < width; ++t) rows[i].field[t] = static_cast<int32_t>(t);
       rows[i].spare = spare.data;
     }
   }

@@ -68,25 +68,6 @@ CROSSFM_INLINE float linear(Row row, Row coming, int64_t shift) {
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-template <int B, bool GENERAL>
-void score_rows(const Batch& batch, int64_t begin, int64_t end, const Scores& model, Ring& ring,
-                float* out) {
-  const Places at{const_cast<float*>(model.factors), const_cast<float*>(model.linear), model.stride,
-                  model.linear_stride};
-  for (int64_t r = begin; r < end && r < begin + kAhead; ++r) {
-    resolve<GENERAL>(batch, at, r, model.across_fields, ring[r]);
-    fetch_rest(ring[r], 0, model.k);
-  }
-  for (int64_t r = begin; r < end; ++r) {
-    const Row& row = ring[r];
-    Row& coming = ring[r + kAhead];
-    if (r + kAhead < end) resolve<GENERAL>(batch, at, r + kAhead, model.across_fields, coming);
-    out[r] = model.bias + linear<GENERAL, true>(row, coming, 0) +
-             crossed<B, GENERAL, true>(row, coming, 0, model.k, nullptr, nullptr);
-    fetch_rest(coming, row.m, model.k);
-  }
-}
-
 // Calls run.operator()<B>() with the widest block B that divides k.
 template <class Run>
 CROSSFM_INLINE void with_block(int k, Run run) {

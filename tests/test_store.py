@@ -338,7 +338,7 @@ def put(*keys_and_value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("format_version", 2), "format version 2, .* pip install --upgrade crossfm"),
+        (put("format_version", 3), "format version 3, .* pip install --upgrade crossfm"),
         (put("format_version", "1"), "format_version is '1', expected a whole number"),
         (put("format_version", True), "format_version is True"),
         (put("n_features", 8), "tensor bias|tensor weights: shape|shape is"),

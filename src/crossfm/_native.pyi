@@ -64,6 +64,10 @@ class Table:
         padded: int,
         outputs: int,
         optimizer: int,
+        model: int = 0,
+        n_fields: int = 0,
+        length: int = 0,
+        field_weights: NDArray[numpy.float32] | None = None,
     ) -> None: ...
 
 class Steps:
@@ -116,6 +120,11 @@ def score(
     n_features: int,
     out: NDArray[numpy.float32],
     threads: int,
+    model: int = 0,
+    n_fields: int = 0,
+    length: int = 0,
+    field_weights: NDArray[numpy.float32] | None = None,
+    field_weights_at: int = 0,
 ) -> None:
     """Write the raw score of each row to `out`."""
 

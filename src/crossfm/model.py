@@ -21,10 +21,19 @@ from crossfm.errors import DataError, did_you_mean
 if TYPE_CHECKING:
     from crossfm.data.schema import Schema
 
-__all__ = ["FactorModel", "empty_factors", "group_fields", "padded_width"]
+__all__ = [
+    "KINDS",
+    "FactorModel",
+    "empty_factors",
+    "fields_apart",
+    "group_fields",
+    "padded_width",
+    "rows_by_field",
+]
 
 INTERACTIONS = ("all", "across_fields")
 TASKS = ("regression", "classification")
+KINDS = {"fm": 0, "ffm": 1, "fwfm": 2}  # as the kernels number them
 
 ROWS_A_THREAD = 2048  # below it, waking a thread costs more than the rows it takes over
 
@@ -44,18 +53,27 @@ class FactorModel:
         p_f = sum_{i in f} v_i x_i
         y   = w0 + sum_i w_i x_i + sum_{f<g} <p_f, p_g>
 
+    Factors of three dimensions make it field-aware: a feature has a vector for each field that it
+    meets, and the crossed term is ``sum_{i<j} <v_{i,f(j)}, v_{j,f(i)}> x_i x_j``; features of one
+    field meet with "all" only. Field weights make it field-weighted: the crossed term is
+    ``sum_{f<g} r_fg <p_f, p_g>``.
+
     Args:
         bias: ``w0``.
         weights: ``w``, float32 ``[n_features]``.
-        factors: ``V``, float32 ``[n_features, n_factors]``. Stored with rows padded by zeros to
-            a multiple of 4 and 64-byte aligned; the attribute is the view without padding. An
-            array from `empty_factors` is taken over without a copy.
+        factors: ``V``, float32 ``[n_features, n_factors]``, or ``[n_features, n_fields,
+            n_factors]`` with ``v_{i,g}`` at ``[i, g]``. Stored with the numbers of a feature padded
+            by zeros to a multiple of 4 and 64-byte aligned; the attribute is the view without
+            padding. An array from `empty_factors` is taken over without a copy.
         interactions: "all" or "across_fields".
         field_of: int32 ``[n_features]``, the field of each feature id; None: unknown.
-            "across_fields" needs it for rows that carry no ``fields`` of their own.
+            "across_fields", and models that are field-aware or field-weighted, need it for rows
+            that carry no ``fields`` of their own.
         schema: the encoding that made the ids, or None.
         task: "regression" or "classification" (the score is then a logit).
         metadata: anything JSON can hold.
+        field_weights: ``r``, float32 ``[n_fields, n_fields]``, symmetric, zero on the diagonal;
+            None: all fields meet alike. Goes with "across_fields" and factors of two dimensions.
 
     Arrays are copied and read-only.
 
@@ -69,7 +87,8 @@ class FactorModel:
         >>> model.score(Rows(np.array([[0, 1], [1, 2]])))  # 0.5 + 0 + 1 + 1 * 2, ...
         array([3.5, 9.5], dtype=float32)
 
-    Source: Rendle 2010, Factorization Machines, eq. 1.
+    Source: Rendle 2010, Factorization Machines, eq. 1; Juan et al. 2016, Field-aware Factorization
+    Machines for CTR Prediction; Pan et al. 2018, Field-weighted Factorization Machines.
     """
 
     bias: float
@@ -80,6 +99,7 @@ class FactorModel:
     schema: Schema | None = None
     task: Literal["regression", "classification"] = "regression"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    field_weights: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the dataclass is frozen
@@ -92,7 +112,7 @@ class FactorModel:
                 )
         put(self, "bias", _number("bias", self.bias))
         weights = _floats("weights", self.weights, 1)
-        factors = _floats("factors", self.factors, 2)
+        factors = _floats("factors", self.factors, 3 if np.ndim(self.factors) == 3 else 2)
         n = len(weights)
         if len(factors) != n:
             raise DataError(
@@ -104,16 +124,29 @@ class FactorModel:
         padded.flags.writeable = False
         put(self, "weights", weights)
         put(self, "_padded", padded)
-        put(self, "factors", padded[:, : factors.shape[1]])
+        put(self, "factors", padded[:, : factors[0].size].reshape(factors.shape))
         if self.field_of is not None:
             put(self, "field_of", _fields(self.field_of, n))
+        if factors.ndim == 3 and factors.shape[1] == 0:
+            raise DataError("factors have vectors for 0 fields, expected at least one field")
+        if self.field_weights is not None:
+            if factors.ndim == 3 or self.interactions != "across_fields":
+                raise DataError(
+                    f"field_weights weigh the pooled vectors of fields: they go with"
+                    f" interactions='across_fields' and factors [n_features, n_factors], not with"
+                    f" {self.interactions!r} and factors of {factors.ndim} dimensions"
+                )
+            put(self, "field_weights", _field_weights(self.field_weights))
+        if self.n_fields is not None and self.field_of is not None:
+            _expect_fields(int(self.field_of.max()), self.n_fields)
         if not isinstance(self.metadata, Mapping):
             raise DataError(f"metadata is {self.metadata!r}, expected a dict")
         put(self, "metadata", dict(self.metadata))
 
     def __repr__(self) -> str:
+        kind = "" if self.kind == "fm" else f"kind={self.kind!r}, n_fields={self.n_fields}, "
         return (
-            f"FactorModel(n_features={self.n_features}, n_factors={self.n_factors},"
+            f"FactorModel({kind}n_features={self.n_features}, n_factors={self.n_factors},"
             f" interactions={self.interactions!r}, task={self.task!r})"
         )
 
@@ -128,7 +161,21 @@ class FactorModel:
     @property
     def n_factors(self) -> int:
         """Length of each feature's vector, ``k``."""
-        return int(self.factors.shape[1])
+        return int(self.factors.shape[-1])
+
+    @property
+    def kind(self) -> Literal["fm", "ffm", "fwfm"]:
+        """Which model it is: "fm", "ffm" (field-aware) or "fwfm" (field-weighted)."""
+        if self.factors.ndim == 3:
+            return "ffm"
+        return "fm" if self.field_weights is None else "fwfm"
+
+    @property
+    def n_fields(self) -> int | None:
+        """Number of fields that the parameters are made for; None for "fm"."""
+        if self.factors.ndim == 3:
+            return int(self.factors.shape[1])
+        return None if self.field_weights is None else len(self.field_weights)
 
     def score(self, rows: Rows, n_jobs: int | None = None) -> NDArray[np.float32]:
         """Raw scores of rows: predictions, or logits in classification.
@@ -157,9 +204,13 @@ class FactorModel:
             )
         threads = _threads(n_jobs, len(rows))
         across = self.interactions == "across_fields"
+        by_field = across or self.kind != "fm"
         stats = rows.validate(self.n_features)
-        if across:
-            rows = group_fields(rows, self.field_of)
+        field_of = self.field_of
+        if self.n_fields is not None:
+            rows, field_of = rows_by_field(rows, field_of, self.n_fields)
+        elif across:
+            rows = group_fields(rows, field_of)
         out = np.empty(len(rows), np.float32)
         if len(rows) == 0:
             return out
@@ -168,8 +219,8 @@ class FactorModel:
             ids=rows.ids,
             values=rows.values,
             offsets=rows.offsets,
-            fields=rows.fields if across else None,
-            field_of=self.field_of if across else None,
+            fields=rows.fields if by_field else None,
+            field_of=field_of if by_field and rows.fields is None else None,
             targets=None,
             weights=None,
             n_rows=len(rows),
@@ -190,6 +241,10 @@ class FactorModel:
             n_features=self.n_features,
             out=out,
             threads=threads,
+            model=KINDS[self.kind],
+            n_fields=self.n_fields or 0,
+            length=self.n_factors,
+            field_weights=None if self.field_weights is None else _spread(self.field_weights),
         )
         return out
 
@@ -203,19 +258,32 @@ def padded_width(n_factors: int) -> int:
     return max(4, -(-n_factors // 4) * 4)
 
 
-def empty_factors(n_features: int, n_factors: int) -> NDArray[np.float32]:
+def empty_factors(
+    n_features: int, n_factors: int, n_fields: int | None = None
+) -> NDArray[np.float32]:
     """Zero factors float32 ``[n_features, n_factors]`` in a model's own layout, to be filled.
 
-    `FactorModel` takes such an array over without a copy: fill it first, and leave it alone
-    after.
+    With `n_fields` they are ``[n_features, n_fields, n_factors]``. `FactorModel` takes such an
+    array over without a copy: fill it first, and leave it alone after.
 
     >>> factors = empty_factors(5, 3)
     >>> factors.shape, factors.strides
     ((5, 3), (16, 4))
     """
-    width = padded_width(n_factors)
+    numbers = n_factors * (1 if n_fields is None else n_fields)
+    width = padded_width(numbers)
     table: NDArray[np.float32] = _native.allocate(n_features * width).reshape(n_features, width)
-    return table[:, :n_factors]
+    factors = table[:, :numbers]
+    return factors if n_fields is None else factors.reshape(n_features, n_fields, n_factors)
+
+
+def fields_apart(n_fields: int) -> int:
+    """Numbers from one field's weights to the next one's in the kernels' matrix.
+
+    >>> fields_apart(39)
+    48
+    """
+    return -(-n_fields // 16) * 16
 
 
 def group_fields(rows: Rows, field_of: NDArray[np.int32] | None) -> Rows:
@@ -251,7 +319,7 @@ def group_fields(rows: Rows, field_of: NDArray[np.int32] | None) -> Rows:
             return rows
     else:
         raise DataError(
-            "interactions 'across_fields' need to know the field of each feature: give the rows"
+            "models that go by field need to know the field of each feature: give the rows"
             " fields (libffm text has them), or the model field_of (a schema has it)"
         )
     row = np.repeat(np.arange(len(rows)), rows.row_lengths())
@@ -260,9 +328,82 @@ def group_fields(rows: Rows, field_of: NDArray[np.int32] | None) -> Rows:
     return rows.replace(ids=rows.ids[order], values=values, fields=of[order])
 
 
+def rows_by_field(
+    rows: Rows, field_of: NDArray[np.int32] | None, n_fields: int
+) -> tuple[Rows, NDArray[np.int32] | None]:
+    """Rows for a model that has parameters for `n_fields` fields, and the `field_of` they need.
+
+    Args:
+        rows: validated rows. Their own ``fields`` come before `field_of`.
+        field_of: int32 ``[n_features]``, the field of each id, or None.
+        n_fields: fields are below it.
+
+    Returns:
+        rows in which the features of a field stand together. Where each row is one feature of each
+        field in order, as a schema of categories makes them, neither they nor ``field_of``, None,
+        say the fields any longer: the kernels then go by places.
+
+    Raises:
+        DataError: fields that are not known, below 0 or beyond the model's.
+
+    Example:
+        >>> rows, of = rows_by_field(Rows(np.array([[0, 2], [1, 3]])), np.array([0, 0, 1, 1]), 2)
+        >>> rows.fields, of
+        (None, None)
+    """
+    if rows.fields is None and field_of is None:
+        return group_fields(rows, None), None  # says what is missing
+    fields = field_of[rows.ids] if rows.fields is None and field_of is not None else rows.fields
+    assert fields is not None
+    if fields.size:
+        _expect_fields(int(fields.max()), n_fields)
+        if fields.min() < 0:
+            raise DataError(f"the fields of rows go down to {fields.min()}, expected 0 and up")
+    lengths = rows.row_lengths()
+    if len(rows) and (lengths == lengths[0]).all() and lengths[0] <= n_fields:
+        by_row = fields.reshape(len(rows), -1)
+        if (by_row == np.arange(by_row.shape[1])).all():
+            return rows.replace(fields=None), None
+    return group_fields(rows, field_of), field_of
+
+
+def _expect_fields(highest: int, n_fields: int) -> None:
+    if highest >= n_fields:
+        raise DataError(
+            f"fields go up to {highest}, and the model has parameters for the fields 0 to"
+            f" {n_fields - 1}; fit it to data that have them all"
+        )
+
+
+def _spread(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Field weights as the kernels read them: each field's from a cache line on."""
+    n_fields = len(weights)
+    spread: NDArray[np.float32] = _native.allocate(n_fields * fields_apart(n_fields))
+    spread.reshape(n_fields, -1)[:, :n_fields] = weights
+    return spread
+
+
+def _field_weights(given: ArrayLike) -> NDArray[np.float32]:
+    try:
+        weights = np.array(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"field_weights must be numbers [n_fields, n_fields]: {error}") from error
+    if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not weights.size:
+        raise DataError(f"field_weights has shape {weights.shape}, expected [n_fields, n_fields]")
+    if not np.isfinite(weights).all():
+        raise DataError("field_weights holds numbers that are not finite")
+    if (weights != weights.T).any() or weights.diagonal().any():
+        raise DataError(
+            "field_weights must be symmetric with zeros on the diagonal: a pair of fields has one"
+            " weight, and a field does not meet itself"
+        )
+    weights.flags.writeable = False
+    return weights
+
+
 def _pad(factors: NDArray[np.float32]) -> NDArray[np.float32]:
     """The array ``[n, width]`` behind `factors` where `empty_factors` made it, else a copy."""
-    n, k = factors.shape
+    n, k = len(factors), factors[0].size
     width = padded_width(k)
     base = factors if factors.base is None else factors.base
     ours = (
@@ -272,14 +413,15 @@ def _pad(factors: NDArray[np.float32]) -> NDArray[np.float32]:
         and base.size == n * width
         and base.ctypes.data == factors.ctypes.data
         and base.ctypes.data % 64 == 0
-        and factors.strides == (4 * width, 4)
+        and factors.strides[0] == 4 * width
+        and factors[0].flags.c_contiguous
     )
     if ours:
         padded: NDArray[np.float32] = base.reshape(n, width)
         if not padded[:, k:].any():
             return padded
     padded = _native.allocate(n * width).reshape(n, width)
-    padded[:, :k] = factors
+    padded[:, :k] = factors.reshape(n, k)
     return padded
 
 
@@ -295,7 +437,9 @@ def _number(name: str, value: Any) -> float:
 
 def _floats(name: str, array: ArrayLike, ndim: int) -> NDArray[np.float32]:
     """`array` as float32 with `ndim` dimensions, at least one feature, finite."""
-    shape = "[n_features]" if ndim == 1 else "[n_features, n_factors]"
+    shape = ("[n_features]", "[n_features, n_factors]", "[n_features, n_fields, n_factors]")[
+        ndim - 1
+    ]
     try:
         with np.errstate(over="ignore"):  # becomes infinite, refused below
             checked = np.asarray(array, dtype=np.float32)

@@ -263,7 +263,7 @@ def check_size(options: SolverOptions, n_features: int) -> None:
     Raises:
         DataError: the size found, and what to do.
     """
-    width = padded_factors(options.n_factors) + 1
+    width = padded_factors(options) + 1
     numbers = n_features * options.n_outputs * (1 + options.states) * width
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
-from crossfm.model import FactorModel
+from crossfm.model import FactorModel, rows_by_field
 
 if TYPE_CHECKING:
     from crossfm.data.schema import Schema
@@ -52,7 +52,8 @@ class Contributions:
     r"""The terms of one row's score, in float64.
 
     ``score = bias + sum_i w_i x_i + sum_{i<j} x_i x_j <v_i, v_j>``; with ``"across_fields"`` the
-    pairs are those of different fields.
+    pairs are those of different fields. A field-aware model has ``<v_{i,f(j)}, v_{j,f(i)}>`` in
+    their place, a field-weighted one ``r_{f(i),f(j)} <v_i, v_j>``.
 
     Attributes:
         bias: ``w0``.
@@ -206,19 +207,25 @@ def explain_row(model: FactorModel, row: Rows, schema: Schema | None = None) -> 
             " example with shorter bags"
         )
     i, j = np.triu_indices(len(ids), 1)
-    if model.interactions == "across_fields":
+    across = model.interactions == "across_fields"
+    if model.n_fields is not None or across:
         if field is None:
-            raise DataError("'across_fields' needs the field of each feature, none is known")
+            raise DataError(
+                "a model that goes by field needs the field of each feature, none is known"
+            )
+        if model.n_fields is not None:
+            rows_by_field(row.replace(fields=field), None, model.n_fields)  # checks their range
+    if across:
+        assert field is not None
         apart = field[i] != field[j]
         i, j = i[apart], j[apart]
-    p = x[:, None] * model.factors[ids].astype(np.float64)  # [m, k]
     return Contributions(
         bias=float(model.bias),
         names=tuple(_names(ids, x, schema)),
         fields=tuple(_fields(ids, field, schema)),
         linear=x * model.weights[ids].astype(np.float64),
         pair_of=np.stack([i, j], axis=1),
-        pairs=_dots(p, i, j),
+        pairs=_pairs(model, ids, x, field, i, j),
     )
 
 
@@ -226,12 +233,29 @@ PAIRS_AT_A_TIME = 1 << 16
 MOST_FEATURES = 4_000  # eight million pairs
 
 
-def _dots(p: NDArray[np.float64], i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.float64]:
-    """``<p_i, p_j>`` of each pair, in bounded memory."""
+def _pairs(
+    model: FactorModel,
+    ids: NDArray[np.integer],
+    x: NDArray[np.float64],
+    field: NDArray[np.int32] | None,
+    i: NDArray[np.intp],
+    j: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """What each pair of the row's features adds, in bounded memory."""
     out = np.empty(len(i))
     for low in range(0, len(i), PAIRS_AT_A_TIME):
         part = slice(low, low + PAIRS_AT_A_TIME)
-        out[part] = (p[i[part]] * p[j[part]]).sum(axis=1)
+        a, b = i[part], j[part]
+        if model.kind == "ffm":
+            assert field is not None
+            v, u = model.factors[ids[a], field[b]], model.factors[ids[b], field[a]]
+        else:
+            v, u = model.factors[ids[a]], model.factors[ids[b]]
+        dots = (v.astype(np.float64) * u).sum(axis=1)
+        if model.field_weights is not None:
+            assert field is not None
+            dots *= model.field_weights[field[a], field[b]]
+        out[part] = x[a] * x[b] * dots
     return out
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from crossfm.data.rows import Rows
+from crossfm.model import FactorModel
 from crossfm.nn.batch import Batch
+from crossfm.nn.convert import expect_model, put_parameters, taken_model
 from crossfm.nn.embedding import id_tensor
 from crossfm.nn.features import feature_pools
 from crossfm.nn.network import Network, check_sizes
+
+if TYPE_CHECKING:
+    from crossfm.data.schema import Schema
 
 __all__ = ["FieldAwareFM"]
 
@@ -115,6 +121,50 @@ class FieldAwareFM(Network):
         inside = 0.5 * (T_own * T_own - squares.view(n, F, k)).sum((1, 2))
         linear = linear.new_zeros(n * F).index_add(0, pools, linear).view(n, F).sum(1)
         return self.bias + linear + _between(T) + inside
+
+    @classmethod
+    def from_model(cls, model: FactorModel, **options: Any) -> FieldAwareFM:
+        """A module with a trained model's parameters, and so its scores.
+
+        Args:
+            model: field-aware, with factors ``[n_features, n_fields, n_factors]``.
+            options: ``sparse_grad``, ``device``, ``dtype``; see `crossfm.nn.network.Network`.
+
+        Raises:
+            DataError: a model of another kind.
+
+        Example:
+            >>> V = [[[1.0], [2.0]], [[3.0], [4.0]]]
+            >>> model = FactorModel(0.5, [0.0, 1.0], V, field_of=[0, 1])
+            >>> FieldAwareFM.from_model(model)(torch.tensor([[0, 1]])).tolist()  # 1.5 + 2 * 3
+            [7.5]
+        """
+        expect_model(model, "ffm")
+        module = cls(
+            model.n_features, model.n_factors, model.field_of, model.n_fields,
+            interactions=model.interactions, **options,
+        )  # fmt: skip
+        put_parameters(module, model)
+        return module
+
+    def to_model(
+        self,
+        *,
+        schema: Schema | None = None,
+        task: Literal["regression", "classification"] = "regression",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> FactorModel:
+        """The parameters as a `FactorModel`, to be saved, explained, served.
+
+        Args:
+            schema: the encoding behind the ids; the module does not keep one.
+            task: what the module was trained for.
+            metadata: anything JSON can hold.
+
+        Raises:
+            DataError: parameters that are not finite.
+        """
+        return taken_model(self, schema, task, metadata, n_fields=self.n_fields)
 
 
 class _Between(torch.autograd.Function):

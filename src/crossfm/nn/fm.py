@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, final
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.model import FactorModel
-from crossfm.nn.batch import Batch, to_tensor
+from crossfm.nn.batch import Batch
+from crossfm.nn.convert import expect_model, put_parameters, taken_model
 from crossfm.nn.embedding import FieldEmbedding
 from crossfm.nn.ops.dense import cross_dense, cross_dense_fields, dense_input, full_precision
 
@@ -188,10 +188,7 @@ class FactorizationMachine(nn.Module):
             >>> fm.to_model().bias
             0.5
         """
-        given: Any = model
-        if not isinstance(given, FactorModel):
-            hint = "; take its .model_" if hasattr(given, "model_") else ""
-            raise DataError(f"model is {type(given).__name__}, expected a FactorModel{hint}")
+        expect_model(model, "fm")
         module = cls(
             model.n_features,
             model.n_factors,
@@ -202,11 +199,7 @@ class FactorizationMachine(nn.Module):
             device=device,
             dtype=dtype,
         )
-        with torch.no_grad():
-            module.bias.fill_(model.bias)
-            assert module.embedding.weights is not None
-            module.embedding.weights.copy_(to_tensor(model.weights))
-            module.embedding.factors.copy_(to_tensor(model.factors))
+        put_parameters(module, model)
         return module
 
     def to_model(
@@ -230,22 +223,7 @@ class FactorizationMachine(nn.Module):
             >>> FactorizationMachine(n_features=5, n_factors=2).to_model(task="classification")
             FactorModel(n_features=5, n_factors=2, interactions='all', task='classification')
         """
-
-        def array(tensor: Tensor) -> NDArray[np.float32]:
-            return tensor.detach().to("cpu", torch.float32).numpy()
-
-        tables = self.embedding
-        assert tables.weights is not None
-        return FactorModel(
-            float(self.bias.detach()),
-            array(tables.weights),
-            array(tables.factors),
-            tables.interactions,
-            None if tables.field_of is None else tables.field_of.cpu().numpy(),
-            schema,
-            task,
-            metadata or {},
-        )
+        return taken_model(self, schema, task, metadata)
 
 
 def _order_fields(module: nn.Module, _: object = None) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from crossfm.data.rows import Rows
+from crossfm.model import FactorModel
 from crossfm.nn.batch import Batch
+from crossfm.nn.convert import expect_model, put_parameters, taken_model
 from crossfm.nn.network import Network
-from crossfm.nn.pairs import check_fields_meet, keep_numbers, pair_matrix, pair_places
+from crossfm.nn.pairs import check_fields_meet, field_pairs, keep_numbers, pair_matrix, pair_places
+
+if TYPE_CHECKING:
+    from crossfm.data.schema import Schema
 
 __all__ = ["FwFM"]
 
@@ -78,3 +85,53 @@ class FwFM(Network):
         R = pair_matrix(self.pair_weights, self.places)  # [F, F], r_fg above the diagonal
         crossed = p * torch.einsum("fg,bgk->bfk", R, p)
         return self.bias + linear + crossed.sum((1, 2), dtype=linear.dtype)
+
+    @classmethod
+    def from_model(cls, model: FactorModel, **options: Any) -> FwFM:
+        """A module with a trained model's parameters, and so its scores.
+
+        Args:
+            model: field-weighted.
+            options: ``sparse_grad``, ``device``, ``dtype``; see `crossfm.nn.network.Network`.
+
+        Raises:
+            DataError: a model of another kind.
+
+        Example:
+            >>> r = [[0.0, 10.0], [10.0, 0.0]]
+            >>> model = FactorModel(
+            ...     0.5, [0.0, 1.0], [[2.0], [3.0]], "across_fields", [0, 1], field_weights=r
+            ... )
+            >>> FwFM.from_model(model)(torch.tensor([[0, 1]])).tolist()  # 1.5 + 10 * 2 * 3
+            [61.5]
+        """
+        expect_model(model, "fwfm")
+        module = cls(
+            model.n_features, model.n_factors, model.field_of, model.n_fields,
+            **options,
+        )  # fmt: skip
+        put_parameters(module, model)
+        f, g = field_pairs(module.n_fields).numpy()
+        with torch.no_grad():
+            module.pair_weights.copy_(torch.from_numpy(np.asarray(model.field_weights)[f, g]))
+        return module
+
+    def to_model(
+        self,
+        *,
+        schema: Schema | None = None,
+        task: Literal["regression", "classification"] = "regression",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> FactorModel:
+        """The parameters as a `FactorModel`, to be saved, explained, served.
+
+        Args:
+            schema: the encoding behind the ids; the module does not keep one.
+            task: what the module was trained for.
+            metadata: anything JSON can hold.
+
+        Raises:
+            DataError: parameters that are not finite.
+        """
+        R = pair_matrix(self.pair_weights, self.places)
+        return taken_model(self, schema, task, metadata, field_weights=R + R.T)

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from crossfm import _native
 from crossfm.data.rows import Rows, RowStats
 from crossfm.errors import DataError
-from crossfm.model import FactorModel, empty_factors, group_fields
+from crossfm.model import (
+    KINDS,
+    FactorModel,
+    empty_factors,
+    fields_apart,
+    group_fields,
+    rows_by_field,
+)
 from crossfm.solvers.options import FTRL, SGD, AdaGrad, Adam, Loss, SolverOptions
 
 __all__ = ["FusedTrainer", "Prepared", "padded_factors"]
@@ -82,7 +89,7 @@ class FusedTrainer:
     ) -> None:
         self.options = options
         self.n_features = 0
-        self.padded = padded_factors(options.n_factors)
+        self.padded = padded_factors(options)
         self.field_of: NDArray[np.int32] | None = None
         self._rows_trained = 0
         self._seen = np.zeros(0, bool)
@@ -90,6 +97,7 @@ class FusedTrainer:
         self._linear = _native.allocate(0)
         self._bias = np.zeros((options.n_outputs, 1 + options.states), np.float32)
         self._l2 = _penalties(options)
+        self._field_weights = self._first_field_weights()
         self.set_bias(np.zeros(options.n_outputs))
         self.grow(n_features, field_of)
 
@@ -108,6 +116,31 @@ class FusedTrainer:
             self._bias[:, 1] = self.options.initial_accumulator
         elif isinstance(self.options, FTRL):
             self._bias[:, 1] = -self._bias[:, 0] * self.options.beta / self.options.learning_rate
+
+    @property
+    def field_weights(self) -> NDArray[np.float32] | None:
+        """Weights of each two fields, ``[n_outputs, n_fields, n_fields]``; a view."""
+        if self._field_weights is None:
+            return None
+        return self._field_weights[:, 0, :, : self.options.n_fields]
+
+    def _first_field_weights(self) -> NDArray[np.float32] | None:
+        """All 1, with a fresh optimizer state: [outputs, 1 + states, n_fields, apart]."""
+        o = self.options
+        if o.model != "fwfm":
+            return None
+        shape = (o.n_outputs, 1 + o.states, o.n_fields, fields_apart(o.n_fields))
+        table: NDArray[np.float32] = _native.allocate(int(np.prod(shape))).reshape(shape)
+        table[:, 0, :, : o.n_fields] = 1.0 - np.eye(o.n_fields, dtype=np.float32)
+        self._start_field_weights(table)
+        return table
+
+    def _start_field_weights(self, table: NDArray[np.float32]) -> None:
+        if isinstance(self.options, AdaGrad):
+            table[:, 1] = self.options.initial_accumulator
+        elif isinstance(self.options, FTRL):
+            table[:, 1] = -table[:, 0] * self.options.beta / self.options.learning_rate
+            table[:, 2] = 0.0
 
     def grow(self, n_features: int, field_of: NDArray[np.int32] | None = None) -> None:
         """Make room for ids below `n_features`; what is there stays."""
@@ -137,31 +170,44 @@ class FusedTrainer:
             raise ValueError(f"{len(models)} models, {self.options.n_outputs} outputs")
         table, linear = self._views()
         for c, model in enumerate(models):
-            if model.n_factors != self.options.n_factors:
+            o = self.options
+            if (model.kind, model.n_factors) != (o.model, o.n_factors):
                 raise ValueError(
-                    f"the model has {model.n_factors} factors, the trainer {self.options.n_factors}"
+                    f"the model is {model.kind!r} with {model.n_factors} factors, the trainer"
+                    f" {o.model!r} with {o.n_factors}"
                 )
-            table[: model.n_features, c, 0, : model.n_factors] = model.factors
-            linear[: model.n_features, c, 0] = model.weights
+            self._put(c, model)
+            if self._field_weights is not None:
+                self._start_field_weights(self._field_weights)
         self.set_bias(np.array([model.bias for model in models]))
         known = np.flatnonzero(linear[:, :, 0].any(axis=1) | table[:, :, 0].any(axis=(1, 2)))
         self._seen[known] = True
         self._start(known, draw=False)
 
+    def _put(self, c: int, model: FactorModel) -> None:
+        """The parameters of output `c`, but its bias."""
+        table, linear = self._views()
+        n, o = model.n_features, self.options
+        table[:n, c, 0, : o.numbers] = model.factors.reshape(n, -1)
+        linear[:n, c, 0] = model.weights
+        if self._field_weights is not None:
+            self._field_weights[c, 0, :, : o.n_fields] = model.field_weights
+
     def models(self, **described: Any) -> list[FactorModel]:
         """The parameters as one `FactorModel` an output: copies, finite or a `DataError`."""
-        table, linear = self._views()
         models = []
         for c in range(self.options.n_outputs):
-            factors = empty_factors(self.n_features, self.options.n_factors)
-            factors[...] = table[:, c, 0, : self.options.n_factors]
+            bias, weights, numbers = self.parameters(c)
+            factors = self.empty_factors(self.n_features)
+            factors.reshape(numbers.shape)[...] = numbers
             models.append(
                 FactorModel(
-                    bias=float(self._bias[c, 0]),
-                    weights=linear[:, c, 0],
+                    bias=bias,
+                    weights=weights,
                     factors=factors,
                     interactions=self.options.interactions,
                     field_of=self.field_of,
+                    field_weights=self.field_weights_of(c),
                     **described,
                 )
             )
@@ -172,11 +218,21 @@ class FusedTrainer:
     ) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
         """Bias, weights ``[len(ids)]`` and factors ``[len(ids), k]`` of one output.
 
-        A slice of ids gives views, which the next pass changes.
+        The vectors of a field-aware model stand side by side, ``[len(ids), n_fields k]``. A slice
+        of ids gives views, which the next pass changes.
         """
         table, linear = self._views()
-        factors = table[:, output, 0, : self.options.n_factors]
+        factors = table[:, output, 0, : self.options.numbers]
         return float(self._bias[output, 0]), linear[:, output, 0][ids], factors[ids]
+
+    def field_weights_of(self, output: int) -> NDArray[np.float32] | None:
+        """Weights of each two fields of one output, a view; None where the model has none."""
+        return None if self.field_weights is None else self.field_weights[output]
+
+    def empty_factors(self, n_features: int) -> NDArray[np.float32]:
+        """Zero factors of so many features, in the layout and shape of a `FactorModel`."""
+        o = self.options
+        return empty_factors(n_features, o.n_factors, o.n_fields if o.model == "ffm" else None)
 
     def restore(self, models: Sequence[FactorModel]) -> None:
         """Put parameters of an earlier moment back. Accumulated gradients stay.
@@ -186,8 +242,7 @@ class FusedTrainer:
         """
         table, linear = self._views()
         for c, model in enumerate(models):
-            table[: model.n_features, c, 0, : model.n_factors] = model.factors
-            linear[: model.n_features, c, 0] = model.weights
+            self._put(c, model)
             self._bias[c, 0] = model.bias
         if isinstance(self.options, Adam):
             for state in (table[:, :, 1], linear[:, :, 1], self._bias[:, 1]):
@@ -201,6 +256,8 @@ class FusedTrainer:
                 _settle(linear[part], o.l1_linear, l2_linear[of], o)
                 _settle(table[part], o.l1_factors, l2_factors[of], o)
             _settle(self._bias[None], 0.0, np.zeros(1, np.float32), o)
+            if self._field_weights is not None:
+                _settle(self._field_weights[None], 0.0, np.zeros(1, np.float32), o)
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """All that training changes: arrays, which are views, and numbers for `go_on`."""
@@ -237,13 +294,19 @@ class FusedTrainer:
         if training:
             self.check_targets(rows)
         across = self.options.interactions == "across_fields"
-        by_field = across or len(self._l2[0]) > 1
+        by_field = across or len(self._l2[0]) > 1 or self.options.model != "fm"
         if by_field and rows.fields is None and self.field_of is None:
             raise DataError(
-                "interactions across fields and penalties per field need the field of each id:"
-                " take rows made by a schema, or Rows(..., fields=...)"
+                "models and penalties that go by field need the field of each id: take rows made by"
+                " a schema, or Rows(..., fields=...)"
             )
-        if across:
+        field_of = self.field_of
+        if self.options.model != "fm":
+            ready, of = rows_by_field(rows, field_of, self.options.n_fields)
+            by_place = ready.fields is None and of is None
+            if len(self._l2[0]) == 1 or not by_place:  # penalties per field ask for the fields
+                rows, field_of = ready, of
+        elif across:
             rows = group_fields(rows, self.field_of)
         n_fields = len(self._l2[0])
         if n_fields > 1:
@@ -256,7 +319,7 @@ class FusedTrainer:
             values=rows.values,
             offsets=rows.offsets,
             fields=rows.fields if by_field else None,
-            field_of=self.field_of if by_field and rows.fields is None else None,
+            field_of=field_of if by_field and rows.fields is None else None,
             targets=rows.targets,
             weights=rows.weights,
             n_rows=len(rows),
@@ -298,6 +361,15 @@ class FusedTrainer:
                 batch=ready.batch,
                 factors=self._factors,
                 factors_at=c * per_output * self.padded,
+                model=KINDS[self.options.model],
+                n_fields=self.options.n_fields,
+                length=self.options.n_factors,
+                field_weights=None
+                if self._field_weights is None
+                else self._field_weights.reshape(-1),
+                field_weights_at=0
+                if self._field_weights is None
+                else c * self._field_weights[0].size,
                 stride=wide,
                 linear=self._linear,
                 linear_at=c * per_output,
@@ -342,6 +414,10 @@ class FusedTrainer:
             padded=self.padded,
             outputs=self.options.n_outputs,
             optimizer=_OPTIMIZERS[self.options.optimizer],
+            model=KINDS[self.options.model],
+            n_fields=self.options.n_fields,
+            length=self.options.n_factors,
+            field_weights=None if self._field_weights is None else self._field_weights.reshape(-1),
         )
 
     def _steps(self) -> Any:
@@ -444,7 +520,7 @@ class FusedTrainer:
         _native.start_features(
             table=self._table(),
             ids=ids,
-            n_factors=o.n_factors,
+            n_factors=o.numbers,
             scale=o.init_scale if draw else -1.0,
             seed=o.seed,
             accumulator=o.initial_accumulator if isinstance(o, AdaGrad) else 0.0,
@@ -462,9 +538,14 @@ def _settle(part: NDArray[np.float32], l1: float, l2: NDArray[np.float32], o: FT
     z[...] = np.where(v == 0, np.clip(z, -l1, l1), -v * curvature - np.sign(v) * l1)
 
 
-def padded_factors(n_factors: int) -> int:
-    """Factors as the kernels hold them: 4, 8, or a multiple of 8 that splits into wide blocks."""
-    return 4 if n_factors <= 4 else -(-n_factors // 8) * 8
+def padded_factors(options: SolverOptions) -> int:
+    """Factors of a feature as the kernels hold them: 4, 8, or a multiple of 8.
+
+    The vectors of a field-aware model are stepped as one, 16 numbers at a time.
+    """
+    if options.model == "ffm":
+        return -(-options.numbers // 16) * 16
+    return 4 if options.n_factors <= 4 else -(-options.n_factors // 8) * 8
 
 
 def _grown(array: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ __all__ = ["FTRL", "SGD", "SOLVERS", "AdaGrad", "Adam", "SolverOptions", "solver
 
 Loss = Literal["squared", "logistic", "softmax", "hinge", "huber", "poisson", "quantile"]
 Interactions = Literal["all", "across_fields"]
+Model = Literal["fm", "ffm", "fwfm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class SolverOptions:
             short blocks, and then every thread updates features of its own. Slower than
             ``n_jobs=1``, which is bit-equal too.
         seed: of factors and order.
+        model: "fm"; "ffm", whose features have a vector of `n_factors` for each field that they
+            meet, ``dv_{i,g} = g x_i T_{g,f(i)}`` with ``T_{f,g} = sum_{i in f} x_i v_{i,g}``; or
+            "fwfm", with a weight for each two fields, ``dr_{f,g} = g <p_f, p_g>``, that starts at 1
+            and has no penalty. Penalties of a feature are for all of its vectors.
+        n_fields: number of fields, for "ffm" and "fwfm".
     """
 
     optimizer: ClassVar[str] = ""
@@ -61,6 +67,13 @@ class SolverOptions:
     n_jobs: int = 1
     deterministic: bool = False
     seed: int = 0
+    model: Model = "fm"
+    n_fields: int = 0
+
+    @property
+    def numbers(self) -> int:
+        """Factors of a feature, over all of its vectors."""
+        return self.n_factors * (self.n_fields if self.model == "ffm" else 1)
 
     def __post_init__(self) -> None:
         _expect_integer("n_factors", self.n_factors, 0, 4096)
@@ -81,6 +94,20 @@ class SolverOptions:
         _expect_integer("n_outputs", self.n_outputs, 1, 2**16)
         if self.loss not in ("softmax", "hinge") and self.n_outputs != 1:
             raise DataError(f"n_outputs={self.n_outputs} needs loss='softmax' or 'hinge'")
+        _expect_one_of("model", self.model, ("fm", "ffm", "fwfm"))
+        if self.model != "fm":
+            _expect_integer("n_fields", self.n_fields, 1, 2**31 - 1)
+            _expect_integer("n_factors", self.n_factors, 1, 4096)
+            if self.numbers > 2**16:
+                raise DataError(
+                    f"{self.n_fields} fields with {self.n_factors} factors each are {self.numbers}"
+                    " numbers a feature, at most 65536 are possible; take fewer factors or fields"
+                )
+        if self.model == "fwfm" and self.interactions != "across_fields":
+            raise DataError(
+                f"interactions is {self.interactions!r}, and a field-weighted model crosses the"
+                " pooled vectors of its fields: take 'across_fields'"
+            )
         if not isinstance(self.n_jobs, int) or self.n_jobs == 0 or self.n_jobs < -1:
             raise DataError(f"n_jobs must be a positive integer or -1 (all), got {self.n_jobs!r}")
 

@@ -123,7 +123,10 @@ def save_model(
     }
     if first.field_of is not None:
         tensors["field_of"] = ("I32", (n,), [first.field_of])
-    tensors["factors"] = (factor_type, (m, n, k), [part.factors for part in parts])
+    if first.field_weights is not None:
+        given = [np.asarray(part.field_weights) for part in parts]
+        tensors["field_weights"] = ("F32", (m, *given[0].shape), given)
+    tensors["factors"] = (factor_type, (m, *first.factors.shape), [part.factors for part in parts])
     if first.schema is not None:
         text = np.frombuffer(first.schema.to_json().encode(), np.uint8)
         tensors["schema"] = ("U8", (len(text),), [text])
@@ -134,7 +137,7 @@ def save_model(
             digest.update(chunk)
         infos[name] = TensorInfo(dtype, shape, digest.hexdigest())
     header = Header(
-        format_version=FORMAT_VERSION,
+        format_version=1 if first.kind == "fm" else FORMAT_VERSION,
         crossfm_version=own_version(),
         n_models=m,
         n_features=n,
@@ -144,6 +147,8 @@ def save_model(
         tensors=infos,
         model_metadata=[dict(part.metadata) for part in parts],
         metadata=dict(metadata or {}),
+        kind=first.kind,
+        n_fields=first.n_fields or 0,
     )
     strings = render_header(header)
     if json.loads(strings["crossfm"])["metadata"] != header.metadata:
@@ -193,6 +198,8 @@ def _checked_alike(parts: list[FactorModel]) -> FactorModel:
 
     def traits(model: FactorModel) -> dict[str, object]:
         return {
+            "kind": model.kind,
+            "n_fields": model.n_fields,
             "n_features": model.n_features,
             "n_factors": model.n_factors,
             "interactions": model.interactions,
@@ -263,11 +270,20 @@ def load_model(path: str | os.PathLike[str]) -> StoredModel:
         m, n, k = header.n_models, header.n_features, header.n_factors
         bias = np.empty(m, np.float64)
         weights = [np.empty(n, np.float32) for _ in range(m)]
-        factors = [empty_factors(n, k) for _ in range(m)]
+        n_fields = header.n_fields
+        factors = [
+            empty_factors(n, k, n_fields if header.kind == "ffm" else None) for _ in range(m)
+        ]
+        weighted = header.kind == "fwfm"
+        of_fields = [
+            np.empty((n_fields, n_fields), np.float32) for _ in range(m if weighted else 0)
+        ]
         field_of = np.empty(n, np.int32) if "field_of" in header.tensors else None
         _fill(name, file, header, "bias", [bias])
         _fill(name, file, header, "weights", weights)
         _fill(name, file, header, "factors", factors)
+        if weighted:
+            _fill(name, file, header, "field_weights", of_fields)
         if field_of is not None:
             _fill(name, file, header, "field_of", [field_of])
         schema = None
@@ -286,6 +302,7 @@ def load_model(path: str | os.PathLike[str]) -> StoredModel:
                 schema,
                 header.task,  # type: ignore[arg-type]
                 header.model_metadata[c],
+                of_fields[c] if weighted else None,
             )
             for c in range(m)
         )

@@ -7,13 +7,14 @@ A file is a safetensors container, readable by any safetensors library:
   `Header`, and ``crossfm_sha256``, the checksum of that text;
 - the tensors, m models (one a class under softmax, else m = 1) of n features and k factors:
 
-  ========== ===================== ===========================================
-  factors    F32 or F16 [m, n, k]  ``V``
-  bias       F64 [m]               ``w0``
-  weights    F32 [m, n]            ``w``
-  field_of   I32 [n]               field of each id; absent where unknown
-  schema     U8 [bytes]            JSON of the schema, UTF-8; absent where none
-  ========== ===================== ===========================================
+  ============= ===================== ===========================================
+  factors       F32 or F16 [m, n, k]  ``V``; of field-aware models [m, n, F, k]
+  bias          F64 [m]               ``w0``
+  weights       F32 [m, n]            ``w``
+  field_of      I32 [n]               field of each id; absent where unknown
+  field_weights F32 [m, F, F]         of field-weighted models, else absent
+  schema        U8 [bytes]            JSON of the schema, UTF-8; absent where none
+  ============= ===================== ===========================================
 
 - ``crossfm`` names each tensor's type, shape and SHA-256, so that a changed bit anywhere is
   found before anything is used.
@@ -27,12 +28,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from crossfm.errors import ModelFileError
-from crossfm.model import INTERACTIONS, TASKS
+from crossfm.model import INTERACTIONS, KINDS, TASKS
 
 __all__ = ["FORMAT_VERSION", "Header", "TensorInfo", "parse_header", "render_header"]
 
-FORMAT_VERSION = 1
-"""Raised when a reader of the version before could misread a file."""
+FORMAT_VERSION = 2
+"""Raised when a reader of the version before could misread a file. Plain models are written as
+version 1, which all readers know; version 2 has those with parameters for fields."""
 
 TEXT_KEY, DIGEST_KEY = "crossfm", "crossfm_sha256"
 TYPES = {
@@ -40,6 +42,7 @@ TYPES = {
     "weights": ("F32",),
     "factors": ("F32", "F16"),
     "field_of": ("I32",),
+    "field_weights": ("F32",),
     "schema": ("U8",),
 }
 REMEDY = "Use a whole copy of the file, or save the model again."
@@ -69,6 +72,8 @@ class Header:
         tensors: what each tensor must be.
         model_metadata: one dict a model.
         metadata: free-form, about all of them: estimator, parameters, classes.
+        kind: "fm", "ffm" or "fwfm".
+        n_fields: F, the number of fields that there are parameters for; 0 for "fm".
     """
 
     format_version: int
@@ -81,6 +86,8 @@ class Header:
     tensors: dict[str, TensorInfo]
     model_metadata: list[dict[str, Any]] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
+    kind: str = "fm"
+    n_fields: int = 0
 
     @property
     def precision(self) -> str:
@@ -94,8 +101,11 @@ def render_header(header: Header) -> dict[str, str]:
     Raises:
         ModelFileError: metadata that JSON cannot hold.
     """
+    told = asdict(header)
+    if header.kind == "fm":  # as version 1 has it
+        del told["kind"], told["n_fields"]
     try:
-        text = json.dumps(asdict(header), sort_keys=True, allow_nan=False)
+        text = json.dumps(told, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ModelFileError(
             f"the metadata does not fit into JSON: {error}. Use dicts with string keys, lists,"
@@ -141,6 +151,9 @@ def parse_header(path: str, metadata: dict[str, str] | None) -> Header:
         check(_whole(raw.get(name), low), name, f"a whole number from {low}", raw.get(name))
     for name, words in (("interactions", INTERACTIONS), ("task", TASKS)):
         check(raw.get(name) in words, name, f"one of {words}", raw.get(name))
+    kind, n_fields = raw.get("kind", "fm"), raw.get("n_fields", 0)
+    check(kind in KINDS, "kind", f"one of {tuple(KINDS)}", kind)
+    check(_whole(n_fields, 0 if kind == "fm" else 1), "n_fields", "a whole number", n_fields)
     check(isinstance(raw.get("crossfm_version"), str), "crossfm_version", "a text", raw)
     check(isinstance(raw.get("metadata"), dict), "metadata", "an object", raw.get("metadata"))
     m, n, k = raw["n_models"], raw["n_features"], raw["n_factors"]
@@ -156,11 +169,18 @@ def parse_header(path: str, metadata: dict[str, str] | None) -> Header:
     tensors = raw.get("tensors")
     check(isinstance(tensors, dict), "tensors", "an object", tensors)
     shapes = {"bias": [m], "weights": [m, n], "factors": [m, n, k], "field_of": [n]}
-    missing = {"bias", "weights", "factors"} - tensors.keys()
+    needed = {"bias", "weights", "factors"}
+    if kind == "ffm":
+        shapes["factors"] = [m, n, n_fields, k]
+    elif kind == "fwfm":
+        shapes["field_weights"] = [m, n_fields, n_fields]
+        needed.add("field_weights")
+    missing = needed - tensors.keys()
     check(not missing, "tensors", f"an entry for {sorted(missing)}", sorted(tensors))
     infos = {}
     for name, info in tensors.items():
-        check(name in TYPES, "tensors", f"names among {sorted(TYPES)}", name)
+        known = TYPES.keys() - ({"field_weights"} - needed)
+        check(name in known, "tensors", f"names among {sorted(known)}", name)
         place = f"tensor {name}"
         check(isinstance(info, dict), place, "an object", info)
         dtype, shape, digest = info.get("dtype"), info.get("shape"), info.get("sha256")
@@ -184,6 +204,8 @@ def parse_header(path: str, metadata: dict[str, str] | None) -> Header:
         tensors=infos,
         model_metadata=per_model,
         metadata=raw["metadata"],
+        kind=kind,
+        n_fields=n_fields,
     )
 
 

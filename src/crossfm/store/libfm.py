@@ -49,7 +49,8 @@ def save_libfm(model: FactorModel, path: str | os.PathLike[str]) -> None:
         path: written whole or not at all.
 
     Raises:
-        DataError: ``interactions="across_fields"``.
+        DataError: ``interactions="across_fields"``, or a model that is field-aware or
+            field-weighted.
         ModelFileError: the system refused to write.
 
     Example:
@@ -67,6 +68,11 @@ def save_libfm(model: FactorModel, path: str | os.PathLike[str]) -> None:
         1 2
         3 4
     """
+    if model.kind != "fm":
+        raise DataError(
+            f"libFM's text holds one vector a feature and no field weights, so no model of kind"
+            f" {model.kind!r}; save_model keeps it"
+        )
     if model.interactions != "all":
         raise DataError(
             f"libFM has no interactions {model.interactions!r}, only 'all'; save_model keeps both"

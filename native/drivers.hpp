@@ -1,5 +1,22 @@
-// The kernels of one instruction-set level: drivers over rows and threads.
-#include "kernels.hpp"
+// Drivers over rows and threads, the same for every interaction.
+//
+// An interaction says how the features of a row cross. It is an object made for a pass, with
+//   kGeneral      rows may have values, and any number of features of a field; else every value is
+//                 1 and the feature at place t of a row is field t, or fields do not matter
+//   kKeeps        scoring needs the memory that an update needs
+//   kEarly        in training, crossed() asks for the coming row's vectors already
+//   pools()       features of a field are numbered as one run of the row, else each is its own
+//   sums(), pooled(), extra()
+//                 floats that a row keeps for its update, an output, in S and in pooled; and what
+//                 one thread needs besides
+//   crossed<FETCH>(row, coming, shift, weights, S, pooled)
+//                 the crossed term of the score, asking for the coming row on the way
+//   update<O>(row, coming, shift, S, pooled, extra, g, steps)
+//                 steps of the row's factors
+//   update_weights<O>(weights, S, pooled, extra, g, steps, first, apart)
+//                 steps of the weights that all rows share: those of the fields first,
+//                 first + apart, ...
+#pragma once
 
 #include <atomic>
 #include <cmath>
@@ -14,7 +31,13 @@
 namespace crossfm::CROSSFM_LEVEL {
 namespace {
 
-int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// What all rows share, and steps with each: the table's own, or one thread's copy.
+struct Shared {
+  float* bias;
+  float* weights;
+};
 
 // Everything a training pass shares between its threads.
 struct Pass {
@@ -26,58 +49,81 @@ struct Pass {
   const Blocks& blocks;
   int states;
   int64_t stride, linear_stride;  // floats a feature
+  int64_t weights;                // field weights an output
   int64_t steady;                 // rows from which Adam needs no correction that a float shows
 
   Pass(const Batch& b, const int64_t* o, const Table& t, const Steps& s, const Hot& h, const Blocks& k)
       : batch(b), order(o), table(t), steps(s), hot(h), blocks(k), states(states_of(s.optimizer)),
         stride(int64_t{t.outputs} * (1 + states) * t.k), linear_stride(int64_t{t.outputs} * (1 + states)),
+        weights(t.field_weights ? int64_t{t.n_fields} * fields_apart(t.n_fields) : 0),
         steady(s.optimizer == Optimizer::adam ? steady_after(s.beta > s.beta2 ? s.beta : s.beta2) : 0) {}
   static int64_t steady_after(double decay) { return static_cast<int64_t>(-20 / std::log(decay)); }
   int64_t row(int64_t i) const { return order ? order[i] : i; }
   Places places() const { return {table.factors, table.linear, stride, linear_stride}; }
+  Shared shared() const { return {table.bias, table.field_weights}; }
+};
+
+// What a row keeps between its score and its update.
+struct Kept {
+  float* S;
+  float* pooled;
+  float* g;
 };
 
 // One thread's working memory.
 struct Scratch {
   Ring ring;
-  Buffer<float> S, pooled, z, g;
-  Scratch(const Pass& p, bool general)
+  Buffer<float> S, pooled, extra, z, g;
+  template <class I>
+  Scratch(const Pass& p, const I& cross)
       : ring(p.batch.longest_row, p.linear_stride),
-        S(int64_t{p.table.outputs} * p.table.k),
-        pooled(general ? p.table.outputs * p.batch.longest_row * p.table.k : 0),
+        S(p.table.outputs * cross.sums()),
+        pooled(p.table.outputs * cross.pooled()),
+        extra(cross.extra()),
         z(p.table.outputs),
         g(p.table.outputs) {
-    if (!ring.ok() || !S.raw || !pooled.raw || !z.raw || !g.raw) throw std::bad_alloc();
+    if (!ring.ok() || !S.raw || !pooled.raw || !extra.raw || !z.raw || !g.raw) throw std::bad_alloc();
   }
+  Kept kept() const { return {S.data, pooled.data, g.data}; }
 };
 
 // Scores one resolved row for every output, keeping what its update needs; returns its loss.
 // (look and step are calls: inlined into one function they fight for registers.)
-template <int B, bool GENERAL, bool FETCH>
-CROSSFM_NOINLINE double look(const Pass& pass, const Row& row, const Row& coming, const float* bias, float* S,
-                             float* pooled, float* z, float* g) {
+template <class I, bool FETCH>
+CROSSFM_NOINLINE double look(const Pass& pass, const I& cross, const Row& row, const Row& coming, Shared shared,
+                             float* z, Kept kept) {
   const Table& table = pass.table;
   for (int c = 0; c < table.outputs; ++c) {
     const int64_t at = int64_t{c} * (1 + pass.states);
-    z[c] = bias[at] + linear<GENERAL, FETCH>(row, coming, at) +
-           crossed<B, GENERAL, FETCH>(row, coming, at * table.k, table.k, S + c * table.k,
-                                      GENERAL ? pooled + c * pass.batch.longest_row * table.k : nullptr);
+    z[c] = shared.bias[at] + linear<I::kGeneral, FETCH>(row, coming, at) +
+           cross.template crossed<FETCH>(row, coming, at * table.k, shared.weights + at * pass.weights,
+                                         kept.S + c * cross.sums(), kept.pooled + c * cross.pooled());
   }
   const Batch& batch = pass.batch;
   return loss_and_gradient(pass.steps, z, table.outputs, batch.targets[row.index],
-                           batch.weights ? batch.weights[row.index] : 1.0f, g);
+                           batch.weights ? batch.weights[row.index] : 1.0f, kept.g);
 }
 
-template <int B, bool GENERAL, Optimizer O>
-CROSSFM_NOINLINE void step(const Pass& pass, const Steps& steps, const Row& row, const Row& coming, const float* S,
-                           const float* pooled, const float* g) {
+template <class I, Optimizer O>
+CROSSFM_NOINLINE void step(const Pass& pass, const I& cross, const Steps& steps, const Row& row, const Row& coming,
+                           Kept kept, float* extra) {
   const Table& table = pass.table;
   for (int c = 0; c < table.outputs; ++c) {
     const int64_t at = int64_t{c} * (1 + pass.states);
-    update_linear<GENERAL, O>(row, coming, at, g[c], steps, pass.batch.has_repeats);
-    update_factors<B, GENERAL, O>(row, coming, at * table.k, table.k, S + c * table.k,
-                                  GENERAL ? pooled + c * pass.batch.longest_row * table.k : nullptr, g[c],
-                                  steps);
+    update_linear<I::kGeneral, O>(row, coming, at, kept.g[c], steps, pass.batch.has_repeats);
+    cross.template update<O>(row, coming, at * table.k, kept.S + c * cross.sums(),
+                             kept.pooled + c * cross.pooled(), extra, kept.g[c], steps);
+  }
+}
+
+template <class I, Optimizer O>
+CROSSFM_INLINE void step_weights(const Pass& pass, const I& cross, const Steps& steps, Kept kept, float* extra,
+                                 Shared shared, int first, int apart) {
+  if (!pass.weights) return;
+  for (int c = 0; c < pass.table.outputs; ++c) {
+    cross.template update_weights<O>(shared.weights + int64_t{c} * (1 + pass.states) * pass.weights,
+                                     kept.S + c * cross.sums(), kept.pooled + c * cross.pooled(), extra,
+                                     kept.g[c], steps, first, apart);
   }
 }
 
@@ -103,32 +149,34 @@ class Clock {
 };
 
 // Rows one after the other: score, gradient, update, while the next rows' parameters arrive.
-template <int B, bool GENERAL, Optimizer O>
-double train_rows(const Pass& pass, int64_t begin, int64_t end, const Places& at, float* bias, Scratch& s) {
-  const bool pool_fields = pass.steps.across_fields;
+template <class I, Optimizer O>
+double train_rows(const Pass& pass, const I& cross, int64_t begin, int64_t end, const Places& at, Shared shared,
+                  Scratch& s) {
+  const bool pool_fields = cross.pools();
   Clock<O> clock(pass);
   double loss = 0;
   for (int64_t i = begin; i < end && i < begin + kAhead; ++i) {
-    resolve<GENERAL>(pass.batch, at, pass.row(i), pool_fields, s.ring[i]);
+    resolve<I::kGeneral>(pass.batch, at, pass.row(i), pool_fields, s.ring[i]);
     fetch_rest(s.ring[i], 0, pass.stride);
   }
   for (int64_t i = begin; i < end; ++i) {
     if (pass.order && i + 4 * kAhead < end) prefetch_row(pass.batch, pass.row(i + 4 * kAhead));
     const Row& row = s.ring[i];
     Row& coming = s.ring[i + kAhead];
-    if (i + kAhead < end) resolve<GENERAL>(pass.batch, at, pass.row(i + kAhead), pool_fields, coming);
-    loss += look<B, GENERAL, false>(pass, row, coming, bias, s.S.data, s.pooled.data, s.z.data, s.g.data);
+    if (i + kAhead < end) resolve<I::kGeneral>(pass.batch, at, pass.row(i + kAhead), pool_fields, coming);
+    loss += look<I, I::kEarly>(pass, cross, row, coming, shared, s.z.data, s.kept());
     const Steps& steps = clock.at(i);
-    step<B, GENERAL, O>(pass, steps, row, coming, s.S.data, s.pooled.data, s.g.data);
+    step<I, O>(pass, cross, steps, row, coming, s.kept(), s.extra.data);
+    step_weights<I, O>(pass, cross, steps, s.kept(), s.extra.data, shared, 0, 1);
     fetch_rest(coming, row.m, pass.stride);
     for (int c = 0; c < pass.table.outputs; ++c) {
-      update_bias<O>(bias + c * (1 + pass.states), s.g.data[c], steps);
+      update_bias<O>(shared.bias + c * (1 + pass.states), s.g.data[c], steps);
     }
   }
   return loss;
 }
 
-// One thread's private copy of the bias and the hot features, and what it was at the last merge.
+// One thread's private copy of what all rows share and of the hot features, and what it was at the last merge.
 template <Optimizer O>
 class Private {
  public:
@@ -136,8 +184,10 @@ class Private {
       : pass_(pass),
         factors_(pass.hot.count * pass.stride), factors_base_(pass.hot.count * pass.stride),
         linear_(pass.hot.count * pass.linear_stride), linear_base_(pass.hot.count * pass.linear_stride),
-        bias_(pass.linear_stride), bias_base_(pass.linear_stride) {
-    if (!factors_.raw || !factors_base_.raw || !linear_.raw || !linear_base_.raw || !bias_.raw || !bias_base_.raw)
+        bias_(pass.linear_stride), bias_base_(pass.linear_stride),
+        weights_(pass.linear_stride * pass.weights), weights_base_(pass.linear_stride * pass.weights) {
+    if (!factors_.raw || !factors_base_.raw || !linear_.raw || !linear_base_.raw || !bias_.raw ||
+        !bias_base_.raw || !weights_.raw || !weights_base_.raw)
       throw std::bad_alloc();
     merge(true);  // of nothing: copies the table
   }
@@ -149,7 +199,7 @@ class Private {
     at.hot_linear = linear_.data;
     return at;
   }
-  float* bias() { return bias_.data; }
+  Shared shared() const { return {bias_.data, weights_.data}; }
 
   // Adds this thread's changes to the table (unless they are too stale to), and takes it as the
   // new base.
@@ -164,8 +214,9 @@ class Private {
       merge_one(t.linear + id * pass_.linear_stride, linear_.data + i * pass_.linear_stride,
                 linear_base_.data + i * pass_.linear_stride, 1, rates_of(pass_.steps, false, field));
     }
-    merge_one(t.bias, bias_.data, bias_base_.data, 1,
-              Rates{pass_.steps.learning_rate, pass_.steps.beta, 0, 0});
+    const Rates free{pass_.steps.learning_rate, pass_.steps.beta, 0, 0};
+    merge_one(t.bias, bias_.data, bias_base_.data, 1, free);
+    if (pass_.weights) merge_one(t.field_weights, weights_.data, weights_base_.data, pass_.weights, free);
   }
 
  private:
@@ -173,20 +224,20 @@ class Private {
   // while the sum of squares went from base to mine would have been smaller, had it come after
   // the other threads' shared - base; steps lr g / sqrt(a) over a rising a add up to 2 lr sqrt(a).
   // Adam's states are averages: of those that several threads have, the mean is taken.
-  void merge_one(float* shared, float* mine, float* base, int k, const Rates& rates) {
+  void merge_one(float* shared, float* mine, float* base, int64_t k, const Rates& rates) {
     constexpr int N = Policy<O>::kStates;
     for (int c = 0; c < pass_.table.outputs; ++c) {
-      for (int f = 0; !add_ && f < (1 + N) * k; ++f) mine[f] = base[f];
+      for (int64_t f = 0; !add_ && f < (1 + N) * k; ++f) mine[f] = base[f];
       if constexpr (O == Optimizer::adagrad) {
-        for (int f = 0; f < k; ++f) {
+        for (int64_t f = 0; f < k; ++f) {
           const float from = base[k + f], to = mine[k + f], now = shared[k + f];
           const float scale = (std::sqrt(from) + std::sqrt(to)) / (std::sqrt(now) + std::sqrt(now + (to - from)) + 1e-30f);
           shared[f] += scale * (mine[f] - base[f]);
         }
       } else {
-        for (int f = 0; f < k; ++f) shared[f] += mine[f] - base[f];
+        for (int64_t f = 0; f < k; ++f) shared[f] += mine[f] - base[f];
       }
-      for (int f = k; f < (1 + N) * k; ++f) {
+      for (int64_t f = k; f < (1 + N) * k; ++f) {
         if constexpr (O == Optimizer::adam) {
           if (mine[f] != base[f]) shared[f] = shared[f] == base[f] ? mine[f] : 0.5f * (shared[f] + mine[f]);
         } else {
@@ -194,20 +245,20 @@ class Private {
         }
       }
       if constexpr (O == Optimizer::ftrl) {
-        for (int f = 0; f < k; ++f) {  // v follows from z and n
+        for (int64_t f = 0; f < k; ++f) {  // v follows from z and n
           const float z = shared[k + f], root = std::sqrt(shared[2 * k + f]);
           const float shrunk = z > rates.l1 ? z - rates.l1 : z < -rates.l1 ? z + rates.l1 : 0.0f;
           shared[f] = -shrunk / ((rates.beta + root) / rates.learning_rate + rates.l2);
         }
       }
-      for (int f = 0; f < (1 + N) * k; ++f) mine[f] = base[f] = shared[f];
+      for (int64_t f = 0; f < (1 + N) * k; ++f) mine[f] = base[f] = shared[f];
       shared += (1 + N) * k, mine += (1 + N) * k, base += (1 + N) * k;
     }
   }
 
   const Pass& pass_;
   bool add_ = true;
-  Buffer<float> factors_, factors_base_, linear_, linear_base_, bias_, bias_base_;
+  Buffer<float> factors_, factors_base_, linear_, linear_base_, bias_, bias_base_, weights_, weights_base_;
 };
 
 class SpinLock {
@@ -240,14 +291,15 @@ class Barrier {
 };
 
 // Several threads on one table: cold features are shared without locks, hot ones are private.
-template <int B, bool GENERAL, Optimizer O>
-double train_as(const Pass& pass, int64_t count, int threads) {
+template <class I, Optimizer O>
+double train_as(const Pass& pass, const I& cross, int64_t count, int threads) {
   if (threads <= 1) {
-    Scratch scratch(pass, GENERAL);
-    return train_rows<B, GENERAL, O>(pass, 0, count, pass.places(), pass.table.bias, scratch);
+    Scratch scratch(pass, cross);
+    return train_rows<I, O>(pass, cross, 0, count, pass.places(), pass.shared(), scratch);
   }
   struct Team {
     const Pass& pass;
+    const I& cross;
     int64_t count;
     SpinLock lock;
     int threads;
@@ -255,12 +307,12 @@ double train_as(const Pass& pass, int64_t count, int threads) {
     std::unique_ptr<std::unique_ptr<Scratch>[]> scratch;
     std::unique_ptr<std::unique_ptr<Private<O>>[]> mine;
     std::unique_ptr<double[]> loss;
-  } team{pass, count, {}, threads, 0, 0, {}, {}, {}};
+  } team{pass, cross, count, {}, threads, 0, 0, {}, {}, {}};
   team.scratch.reset(new std::unique_ptr<Scratch>[threads]);
   team.mine.reset(new std::unique_ptr<Private<O>>[threads]);
   team.loss.reset(new double[threads]());
   for (int t = 0; t < threads; ++t) {
-    team.scratch[t].reset(new Scratch(pass, GENERAL));
+    team.scratch[t].reset(new Scratch(pass, cross));
     team.mine[t].reset(new Private<O>(pass));
   }
   parallel(threads, [](int t, void* context) {
@@ -282,7 +334,7 @@ double train_as(const Pass& pass, int64_t count, int threads) {
       team.next = end;
       team.lock.unlock();
       if (begin == end) break;
-      loss += train_rows<B, GENERAL, O>(team.pass, begin, end, at, team.mine[t]->bias(), *team.scratch[t]);
+      loss += train_rows<I, O>(team.pass, team.cross, begin, end, at, team.mine[t]->shared(), *team.scratch[t]);
     }
     team.loss[t] = loss;
   }, &team);
@@ -292,33 +344,38 @@ double train_as(const Pass& pass, int64_t count, int threads) {
 }
 
 // Blocks of rows: all are scored, then every thread updates the features it owns, in row order.
-template <int B, bool GENERAL, Optimizer O>
-double train_blocks_as(const Pass& pass, int64_t count, int threads) {
+template <class I, Optimizer O>
+double train_blocks_as(const Pass& pass, const I& cross, int64_t count, int threads) {
   const Table& table = pass.table;
-  const int64_t per_row = table.outputs * int64_t{table.k};
-  const int64_t pooled_per_row = GENERAL ? per_row * pass.batch.longest_row : 0;
+  const int64_t per_row = table.outputs * cross.sums();
+  const int64_t pooled_per_row = table.outputs * cross.pooled();
   const int64_t room = (int64_t{1} << 22) / (per_row + pooled_per_row + 1);  // 16 MB of them
   const int64_t block = smaller(pass.blocks.most, room > 16 ? room : 16);
 
   struct Team {
     const Pass& pass;
+    const I& cross;
     int64_t count, block, per_row, pooled_per_row;  // block: the most rows of one
     int threads;
     Barrier barrier;
     Buffer<float> S, pooled, g;
     std::unique_ptr<std::unique_ptr<Scratch>[]> scratch;
     std::unique_ptr<double[]> loss;  // of the rows of a block, added in row order
-  } team{pass, count, block, per_row, pooled_per_row, threads, Barrier(threads), Buffer<float>(block * per_row),
+
+    Kept kept(int64_t i) const {
+      return {S.data + i * per_row, pooled.data + i * pooled_per_row, g.data + i * pass.table.outputs};
+    }
+  } team{pass, cross, count, block, per_row, pooled_per_row, threads, Barrier(threads), Buffer<float>(block * per_row),
          Buffer<float>(block * pooled_per_row), Buffer<float>(block * table.outputs), {}, {}};
   if (!team.S.raw || !team.pooled.raw || !team.g.raw) throw std::bad_alloc();
   team.scratch.reset(new std::unique_ptr<Scratch>[threads]);
-  for (int t = 0; t < threads; ++t) team.scratch[t].reset(new Scratch(pass, GENERAL));
+  for (int t = 0; t < threads; ++t) team.scratch[t].reset(new Scratch(pass, cross));
   team.loss.reset(new double[block + 1]());
 
   parallel(threads, [](int t, void* context) {
     Team& team = *static_cast<Team*>(context);
     const Pass& pass = team.pass;
-    const bool pool_fields = pass.steps.across_fields;
+    const bool pool_fields = team.cross.pools();
     const int outputs = pass.table.outputs;
     Scratch& s = *team.scratch[t];
     Clock<O> clock(pass);
@@ -329,28 +386,26 @@ double train_blocks_as(const Pass& pass, int64_t count, int threads) {
       n = smaller(smaller(team.block, pass.blocks.at(begin)), team.count - begin);
       const int64_t low = n * t / team.threads, high = n * (t + 1) / team.threads;
       for (int64_t i = low; i < high && i < low + kAhead; ++i) {
-        resolve<GENERAL>(pass.batch, all, pass.row(begin + i), pool_fields, s.ring[i]);
+        resolve<I::kGeneral>(pass.batch, all, pass.row(begin + i), pool_fields, s.ring[i]);
         fetch_rest(s.ring[i], 0, pass.stride);
       }
       for (int64_t i = low; i < high; ++i) {
         Row& coming = s.ring[i + kAhead];
-        if (i + kAhead < high) resolve<GENERAL>(pass.batch, all, pass.row(begin + i + kAhead), pool_fields, coming);
-        team.loss[i] = look<B, GENERAL, true>(pass, s.ring[i], coming, pass.table.bias,
-                                              team.S.data + i * team.per_row,
-                                              team.pooled.data + i * team.pooled_per_row, s.z.data,
-                                              team.g.data + i * outputs);
+        if (i + kAhead < high) resolve<I::kGeneral>(pass.batch, all, pass.row(begin + i + kAhead), pool_fields, coming);
+        team.loss[i] = look<I, true>(pass, team.cross, s.ring[i], coming, pass.shared(), s.z.data, team.kept(i));
         fetch_rest(coming, s.ring[i].m, pass.stride);
       }
       team.barrier.wait();
       for (int64_t i = 0; i < n && i < kAhead; ++i) {
-        resolve<GENERAL>(pass.batch, own, pass.row(begin + i), pool_fields, s.ring[i]);
+        resolve<I::kGeneral>(pass.batch, own, pass.row(begin + i), pool_fields, s.ring[i]);
         fetch_rest(s.ring[i], 0, pass.stride);
       }
       for (int64_t i = 0; i < n; ++i) {
         Row& coming = s.ring[i + kAhead];
-        if (i + kAhead < n) resolve<GENERAL>(pass.batch, own, pass.row(begin + i + kAhead), pool_fields, coming);
-        step<B, GENERAL, O>(pass, clock.at(begin + i), s.ring[i], coming, team.S.data + i * team.per_row,
-                            team.pooled.data + i * team.pooled_per_row, team.g.data + i * outputs);
+        if (i + kAhead < n) resolve<I::kGeneral>(pass.batch, own, pass.row(begin + i + kAhead), pool_fields, coming);
+        const Steps& steps = clock.at(begin + i);
+        step<I, O>(pass, team.cross, steps, s.ring[i], coming, team.kept(i), s.extra.data);
+        step_weights<I, O>(pass, team.cross, steps, team.kept(i), s.extra.data, pass.shared(), t, team.threads);
         fetch_rest(coming, s.ring[i].m, pass.stride);
       }
       if (t == 0) {
@@ -368,83 +423,101 @@ double train_blocks_as(const Pass& pass, int64_t count, int threads) {
   return team.loss[block];
 }
 
-// Calls run.operator()<B, GENERAL, O>() for the pass at hand.
+// Calls run.operator()<O>() with the optimizer at hand.
 template <class Run>
-double dispatch(const Pass& pass, bool frozen, Run run) {
-  // Frozen scores go with frozen vectors, which only the general path keeps.
-  const bool general = frozen || pass.batch.values || pass.steps.across_fields || pass.steps.per_field;
-  double loss = 0;
-  with_block(pass.table.k, [&]<int B>() {
-    auto with = [&]<bool GENERAL>() {
-      switch (pass.steps.optimizer) {
-        case Optimizer::sgd: loss = run.template operator()<B, GENERAL, Optimizer::sgd>(); break;
-        case Optimizer::adagrad: loss = run.template operator()<B, GENERAL, Optimizer::adagrad>(); break;
-        case Optimizer::ftrl: loss = run.template operator()<B, GENERAL, Optimizer::ftrl>(); break;
-        case Optimizer::adam: loss = run.template operator()<B, GENERAL, Optimizer::adam>(); break;
-      }
-    };
-    if (general) with.template operator()<true>();
-    else with.template operator()<false>();
-  });
-  return loss;
+double with_optimizer(Optimizer o, Run run) {
+  switch (o) {
+    case Optimizer::sgd: return run.template operator()<Optimizer::sgd>();
+    case Optimizer::adagrad: return run.template operator()<Optimizer::adagrad>();
+    case Optimizer::ftrl: return run.template operator()<Optimizer::ftrl>();
+    case Optimizer::adam: return run.template operator()<Optimizer::adam>();
+  }
+  return 0;
 }
 
-double train(const Batch& batch, const int64_t* order, int64_t count, const Table& table, const Steps& steps,
-             const Hot& hot, const Blocks& blocks, int threads) {
-  const Pass pass(batch, order, table, steps, hot, blocks);
-  return dispatch(pass, false, [&]<int B, bool GENERAL, Optimizer O>() {
-    return train_as<B, GENERAL, O>(pass, count, threads);
+// Frozen scores go with frozen vectors, which only general interactions keep.
+template <class I>
+double train_with(const Pass& pass, const I& cross, int64_t count, bool frozen, int threads) {
+  return with_optimizer(pass.steps.optimizer, [&]<Optimizer O>() {
+    if (!frozen) return train_as<I, O>(pass, cross, count, threads);
+    if constexpr (I::kGeneral) return train_blocks_as<I, O>(pass, cross, count, threads);
+    return 0.0;
   });
 }
 
-double train_blocks(const Batch& batch, const int64_t* order, int64_t count, const Table& table,
-                    const Steps& steps, const Blocks& blocks, int threads) {
-  const Hot none;
-  const Pass pass(batch, order, table, steps, none, blocks);
-  return dispatch(pass, true, [&]<int B, bool GENERAL, Optimizer O>() {
-    return train_blocks_as<B, GENERAL, O>(pass, count, threads);
-  });
+template <class I>
+void score_rows(const Batch& batch, int64_t begin, int64_t end, const Scores& model, const I& cross, Ring& ring,
+                float* S, float* pooled, float* out) {
+  const Places at{const_cast<float*>(model.factors), const_cast<float*>(model.linear), model.stride,
+                  model.linear_stride};
+  for (int64_t r = begin; r < end && r < begin + kAhead; ++r) {
+    resolve<I::kGeneral>(batch, at, r, cross.pools(), ring[r]);
+    fetch_rest(ring[r], 0, model.k);
+  }
+  for (int64_t r = begin; r < end; ++r) {
+    const Row& row = ring[r];
+    Row& coming = ring[r + kAhead];
+    if (r + kAhead < end) resolve<I::kGeneral>(batch, at, r + kAhead, cross.pools(), coming);
+    out[r] = model.bias + linear<I::kGeneral, true>(row, coming, 0) +
+             cross.template crossed<true>(row, coming, 0, model.field_weights, I::kKeeps ? S : nullptr,
+                                           I::kKeeps ? pooled : nullptr);
+    fetch_rest(coming, row.m, model.k);
+  }
 }
 
-template <int B, bool GENERAL>
-void score_as(const Batch& batch, int64_t count, const Scores& model, float* out, int threads) {
+template <class I>
+void score_as(const Batch& batch, int64_t count, const Scores& model, const I& cross, float* out, int threads) {
+  struct Mine {
+    Ring ring;
+    Buffer<float> S, pooled;
+    Mine(int64_t longest, const I& cross)
+        : ring(longest, 1), S(I::kKeeps ? cross.sums() : 0), pooled(I::kKeeps ? cross.pooled() : 0) {}
+  };
   struct Team {
     const Batch& batch;
     int64_t count;
     const Scores& model;
+    const I& cross;
     float* out;
     std::atomic<int64_t> next{0};
-    std::unique_ptr<std::unique_ptr<Ring>[]> rings;
-  } team{batch, count, model, out, {}, {}};
-  team.rings.reset(new std::unique_ptr<Ring>[threads]);
+    std::unique_ptr<std::unique_ptr<Mine>[]> mine;
+  } team{batch, count, model, cross, out, {}, {}};
+  team.mine.reset(new std::unique_ptr<Mine>[threads]);
   for (int t = 0; t < threads; ++t) {
-    team.rings[t].reset(new Ring(batch.longest_row, 1));
-    if (!team.rings[t]->ok()) throw std::bad_alloc();
+    team.mine[t].reset(new Mine(batch.longest_row, cross));
+    if (!team.mine[t]->ring.ok() || !team.mine[t]->S.raw || !team.mine[t]->pooled.raw) throw std::bad_alloc();
   }
   parallel(threads, [](int t, void* context) {
     Team& team = *static_cast<Team*>(context);
+    Mine& mine = *team.mine[t];
     constexpr int64_t block = 4096;
     for (;;) {
       const int64_t begin = team.next.fetch_add(block);
       if (begin >= team.count) break;
       const int64_t end = smaller(team.count, begin + block);
-      score_rows<B, GENERAL>(team.batch, begin, end, team.model, *team.rings[t], team.out);
+      score_rows(team.batch, begin, end, team.model, team.cross, mine.ring, mine.S.data, mine.pooled.data,
+                 team.out);
     }
   }, &team);
 }
 
-void score(const Batch& batch, int64_t count, const Scores& model, float* out, int threads) {
-  with_block(model.k, [&]<int B>() {
-    if (batch.values || model.across_fields) score_as<B, true>(batch, count, model, out, threads);
-    else score_as<B, false>(batch, count, model, out, threads);
-  });
+// The table of kernels whose passes `train_any` and `score` dispatch.
+template <auto train_any, auto score>
+constexpr Kernels kernels_of() {
+  return {
+      [](const Batch& batch, const int64_t* order, int64_t count, const Table& table, const Steps& steps,
+         const Hot& hot, const Blocks& blocks, int threads) {
+        return train_any(Pass(batch, order, table, steps, hot, blocks), count, false, threads);
+      },
+      [](const Batch& batch, const int64_t* order, int64_t count, const Table& table, const Steps& steps,
+         const Blocks& blocks, int threads) {
+        const Hot none;
+        return train_any(Pass(batch, order, table, steps, none, blocks), count, true, threads);
+      },
+      score,
+  };
 }
 
 }  // namespace
-
-const Kernels& kernels() {
-  static constexpr Kernels table{train, train_blocks, score};
-  return table;
-}
 
 }  // namespace crossfm::CROSSFM_LEVEL

@@ -1,0 +1,195 @@
+// The field-aware machine: a feature has a vector for each field that it meets.
+//
+// A row's sums over fields, turned round, are what its update needs. With
+//   T_fg = sum of x_i v_{i,g} over the features i of field f,
+//   score = sum over f < g of <T_fg, T_gf>,  d score / d v_{i,g} = x_i T_gf,
+// so that S holds T_gf at [f][g]: the gradient of all vectors of a feature is one run of memory, as
+// the vectors are themselves.
+#include "drivers.hpp"
+
+namespace crossfm::CROSSFM_LEVEL {
+namespace {
+
+constexpr int kBlock = 16;  // k, the floats of all vectors of a feature, is a multiple of it
+
+// LENGTH: of a vector for one field; 0: any.
+template <int LENGTH, bool GENERAL>
+struct FieldAware {
+  static constexpr bool kGeneral = GENERAL, kKeeps = GENERAL, kEarly = true;
+  int k, n_fields, any_length;
+  int64_t longest;
+  bool inside;  // features of one field meet
+
+  int length() const { return LENGTH ? LENGTH : any_length; }
+  bool pools() const { return false; }
+  int64_t sums() const { return int64_t{n_fields} * k; }
+  int64_t pooled() const { return GENERAL ? longest * any_length : 0; }
+  int64_t extra() const { return GENERAL ? k : 0; }
+
+  // The sum of a b over one vector. Where KEEP, a goes to `turned` and b to `straight`.
+  template <bool KEEP>
+  CROSSFM_INLINE void meet(const float* a, const float* b, float* straight, float* turned, Vec<4>& sum,
+                           float& rest) const {
+    const int n = length();
+    int e = 0;
+    for (; e + 4 <= n; e += 4) {
+      const auto x = Vec<4>::load(a + e), y = Vec<4>::load(b + e);
+      sum = sum + x * y;
+      if constexpr (KEEP) y.store(straight + e), x.store(turned + e);
+    }
+    for (; e < n; ++e) {
+      rest += a[e] * b[e];
+      if constexpr (KEEP) straight[e] = b[e], turned[e] = a[e];
+    }
+  }
+
+  // One feature a field, all values 1: T is the row's vectors themselves.
+  template <bool FETCH, bool KEEP>
+  CROSSFM_INLINE float lookups(const Row& row, const Row& coming, int64_t shift, float* S) const {
+    const int n = length();
+    const int64_t m = row.m;
+    Vec<4> sum = Vec<4>::all(0), sum2 = sum;
+    float rest = 0;
+    for (int64_t t = 0; t < m; ++t) {
+      if constexpr (FETCH) fetch_vectors(coming, t, shift);
+      const float* v = row.p[t] + shift;
+      float* mine = S + t * k;
+      int64_t u = 0;
+      for (; u + 1 < t; u += 2) {
+        meet<KEEP>(v + u * n, row.p[u] + shift + t * n, mine + u * n, S + u * k + t * n, sum, rest);
+        meet<KEEP>(v + (u + 1) * n, row.p[u + 1] + shift + t * n, mine + (u + 1) * n, S + (u + 1) * k + t * n, sum2, rest);
+      }
+      if (u < t) meet<KEEP>(v + u * n, row.p[u] + shift + t * n, mine + u * n, S + u * k + t * n, sum, rest);
+      if constexpr (KEEP) {
+        for (int e = 0; e < n; ++e) mine[t * n + e] = 0;
+        for (int64_t e = m * n; e < k; ++e) mine[e] = 0;
+      }
+    }
+    return (sum + sum2).sum() + rest;
+  }
+
+  CROSSFM_INLINE void fetch_vectors(const Row& coming, int64_t t, int64_t shift) const {
+    const float* p = coming.p[t < coming.m ? t : 0] + shift;
+    for (int b = 0; b < k; b += 16) prefetch(p + b);
+  }
+
+  // Any features in any number; those of a field stand together.
+  template <bool FETCH>
+  CROSSFM_INLINE float sums_of_fields(const Row& row, const Row& coming, int64_t shift, float* S, float* pooled) const {
+    const int n = length();
+    const int64_t m = row.m;
+    const auto first = [&](int64_t t) { return t == 0 || row.field[t] != row.field[t - 1]; };
+    for (int64_t t = 0; t < m; ++t) {
+      if (!first(t)) continue;
+      float* mine = S + int64_t{row.field[t]} * k;
+      for (int e = 0; e < k; ++e) mine[e] = 0;
+    }
+    for (int64_t t = 0; t < m; ++t) {
+      if constexpr (FETCH) fetch_vectors(coming, t, shift);
+      const int64_t f = row.field[t];
+      const float x = row.x[t];
+      const float* v = row.p[t] + shift;
+      for (int e = 0; e < n; ++e) pooled[t * n + e] = x * v[f * n + e];
+      for (int64_t u = 0; u < m; ++u) {
+        if (!first(u)) continue;
+        const int64_t g = row.field[u];
+        float* sum = S + g * k + f * n;
+        for (int e = 0; e < n; ++e) sum[e] += x * v[g * n + e];
+      }
+    }
+    float total = 0, within = 0;
+    for (int64_t t = 0; t < m; ++t) {
+      const int64_t f = row.field[t];
+      float* own = S + f * k + f * n;
+      if (inside) {  // 0 to the bit for a feature that is alone in its field
+        for (int e = 0; e < n; ++e) within += pooled[t * n + e] * (own[e] - pooled[t * n + e]);
+      }
+      if (!first(t)) continue;
+      for (int64_t u = 0; u < t; ++u) {
+        if (!first(u) || row.field[u] == f) continue;
+        const int64_t g = row.field[u];
+        const float *a = S + f * k + g * n, *b = S + g * k + f * n;
+        for (int e = 0; e < n; ++e) total += a[e] * b[e];
+      }
+    }
+    return total + 0.5f * within;
+  }
+
+  template <bool FETCH>
+  CROSSFM_INLINE float crossed(const Row& row, const Row& coming, int64_t shift, const float*, float* S,
+                               float* pooled) const {
+    if constexpr (GENERAL) return sums_of_fields<FETCH>(row, coming, shift, S, pooled);
+    else return S ? lookups<FETCH, true>(row, coming, shift, S) : lookups<FETCH, false>(row, coming, shift, S);
+  }
+
+  template <Optimizer O>
+  CROSSFM_INLINE void update(const Row& row, const Row& coming, int64_t shift, const float* S, const float* pooled,
+                             float* gradient, float g, const Steps& steps) const {
+    using V = Vec<kBlock>;
+    constexpr int N = Policy<O>::kStates;
+    const int n = length();
+    Rates rates = rates_of(steps, true, 0);
+    for (int64_t t = 0; t < row.m; ++t) {
+      const int64_t f = row.field[t];
+      const float* turned = S + f * k;
+      float gx = g;
+      if constexpr (GENERAL) {
+        const float* own = pooled + int64_t{row.run[t]} * n;
+        for (int e = 0; e < k; ++e) gradient[e] = turned[e];
+        for (int e = 0; e < n; ++e) gradient[f * n + e] = inside ? gradient[f * n + e] - own[e] : 0.0f;
+        turned = gradient;
+        gx = g * row.x[t];
+        if (steps.per_field) rates = rates_of(steps, true, row.field[t]);
+      }
+      float* p = row.p[t] + shift;
+      const V scale = V::all(gx), decay = V::all(Policy<O>::decay(rates));
+      for (int b = 0; b < k; b += kBlock) {
+        for (int i = 1; i <= N; ++i) fetch<kBlock>(coming, t, shift + b + int64_t{i} * k);
+        V v = V::load(p + b), state[N + 1];
+        for (int i = 0; i < N; ++i) state[i] = V::load(p + b + int64_t{i + 1} * k);
+        Policy<O>::template step<kBlock>(v, state, scale * V::load(turned + b) + decay * v, rates);
+        v.store(p + b);
+        for (int i = 0; i < N; ++i) state[i].store(p + b + int64_t{i + 1} * k);
+      }
+    }
+  }
+  template <Optimizer O>
+  void update_weights(float*, const float*, const float*, float*, float, const Steps&, int, int) const {}
+};
+
+// Calls run with the interaction for these rows.
+template <class Shape, class Run>
+void with_interaction(const Batch& batch, const Shape& shape, bool across_fields, bool frozen, Run run) {
+  const bool general = frozen || batch.values || batch.fields || batch.field_of;
+  const auto with = [&]<int LENGTH, bool GENERAL>() {
+    run(FieldAware<LENGTH, GENERAL>{shape.k, shape.n_fields, shape.length, batch.longest_row, !across_fields});
+  };
+  const auto of_length = [&]<int LENGTH>() {
+    if (general) with.template operator()<LENGTH, true>();
+    else with.template operator()<LENGTH, false>();
+  };
+  if (shape.length == 4) of_length.template operator()<4>();
+  else if (shape.length == 8) of_length.template operator()<8>();
+  else of_length.template operator()<0>();
+}
+
+double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
+  double loss = 0;
+  with_interaction(pass.batch, pass.table, pass.steps.across_fields, frozen,
+                   [&](const auto& cross) { loss = train_with(pass, cross, count, frozen, threads); });
+  return loss;
+}
+
+void score(const Batch& batch, int64_t count, const Scores& model, float* out, int threads) {
+  with_interaction(batch, model, model.across_fields, false,
+                   [&](const auto& cross) { score_as(batch, count, model, cross, out, threads); });
+}
+
+}  // namespace
+
+const Kernels& field_aware_kernels() {
+  static constexpr Kernels table = kernels_of<train_any, score>();
+  return table;
+}
+
+}  // namespace crossfm::CROSSFM_LEVEL

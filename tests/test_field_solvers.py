@@ -1,0 +1,208 @@
+"""Field-aware and field-weighted training against plain float64 pair sums."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from field_oracle import FieldOracle
+from solver_problems import SOLVER_CASES, by_solver, clicks, make_rows, with_
+
+from crossfm.data.rows import Rows
+from crossfm.errors import DataError
+from crossfm.solvers import AdaGrad, FusedTrainer, fit, solver_options
+
+RTOL, ATOL = 5e-4, 5e-5  # float32, some hundred updates of each number, estimated square roots
+F = 5  # fields of make_rows
+MODELS = [("ffm", "all"), ("ffm", "across_fields"), ("fwfm", "across_fields")]
+by_model = pytest.mark.parametrize(
+    ("model", "interactions"), MODELS, ids=["ffm", "ffm_across", "fwfm"]
+)
+FIELDS_OF_CLICKS = np.repeat(np.arange(6), 30).astype(np.int32)
+
+
+def entries_of(rows, field_of):
+    offsets = rows.row_offsets()
+    values = np.ones(rows.nnz) if rows.values is None else rows.values.astype(np.float64)
+    fields = field_of[rows.ids] if rows.fields is None else rows.fields
+    flat = [(int(i), int(f), float(x)) for i, f, x in zip(rows.ids, fields, values, strict=True)]
+    return [flat[offsets[r] : offsets[r + 1]] for r in range(len(rows))]
+
+
+def compare(options, rows, field_of, epochs=2):
+    trainer = FusedTrainer(options, len(field_of), field_of)
+    trainer.set_bias(np.linspace(0.1, 0.3, options.n_outputs))
+    if options.model == "fwfm":  # not all 1, or a weight taken twice would not show
+        rng = np.random.default_rng(8)
+        drawn = rng.normal(size=(options.n_outputs, F, F)).astype(np.float32)
+        trainer.field_weights[:] = np.triu(drawn, 1) + np.triu(drawn, 1).transpose(0, 2, 1)
+        trainer._start_field_weights(trainer._field_weights)
+    ready = trainer.prepare(rows)
+    oracle = FieldOracle(options, trainer.models())
+    entries = entries_of(rows, field_of)
+    rng = np.random.default_rng(5)
+    for _ in range(epochs):
+        order = rng.permutation(len(rows))
+        got, want = trainer.train(ready, order), 0.0
+        for r in order:
+            weight = 1.0 if rows.weights is None else float(rows.weights[r])
+            want += oracle.train_row(entries[r], float(rows.targets[r]), weight)
+        np.testing.assert_allclose(got, want, rtol=RTOL)
+    models = trainer.models()
+    for c, model in enumerate(models):
+        np.testing.assert_allclose(model.bias, oracle.b[c].v, RTOL, ATOL)
+        np.testing.assert_allclose(model.weights, [x.v for x in oracle.w[c]], RTOL, ATOL)
+        want = [[x.v for x in row] for row in oracle.V[c]]
+        np.testing.assert_allclose(model.factors.reshape(len(want), -1), want, RTOL, ATOL)
+        for (f, g), number in oracle.r[c].items():
+            np.testing.assert_allclose(model.field_weights[f, g], number.v, RTOL, ATOL)
+    wanted = [[oracle.score(c, row) for c in range(len(models))] for row in entries]
+    scores = trainer.score(rows).reshape(len(rows), -1)
+    np.testing.assert_allclose(scores, wanted, RTOL, 10 * ATOL)
+    for c, model in enumerate(models):
+        np.testing.assert_allclose(model.score(rows), scores[:, c], 1e-5, 1e-5)
+
+
+@by_solver
+@by_model
+@pytest.mark.parametrize("k", [1, 3, 4, 6, 8, 16, 17])
+def test_lookups_match_the_oracle_at_every_width(base, model, interactions, k):
+    rows, field_of = make_rows(np.random.default_rng(k), n=40, values=False, bags=False)
+    options = with_(base, n_factors=k, loss="logistic", model=model, interactions=interactions,
+                    n_fields=F)  # fmt: skip
+    compare(options, rows, field_of)
+
+
+@by_solver
+@by_model
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_values_bags_and_weights_match_the_oracle(base, model, interactions, loss):
+    rng = np.random.default_rng(1)
+    rows, field_of = make_rows(rng, classes=0 if loss == "squared" else 2, weights=True)
+    options = with_(base, n_factors=5, loss=loss, model=model, interactions=interactions,
+                    n_fields=F)  # fmt: skip
+    compare(options, rows, field_of)
+
+
+@by_model
+def test_softmax_matches_the_oracle(model, interactions):
+    rows, field_of = make_rows(np.random.default_rng(2), classes=3, values=False, bags=False)
+    options = AdaGrad(n_factors=4, loss="softmax", n_outputs=3, model=model, n_fields=F,
+                      interactions=interactions, init_scale=0.3)  # fmt: skip
+    compare(options, rows, field_of)
+
+
+@by_model
+@pytest.mark.parametrize("bags", [True, False])
+def test_penalties_per_field_match_the_oracle(model, interactions, bags):
+    rows, field_of = make_rows(np.random.default_rng(3), values=False, bags=bags)
+    options = AdaGrad(n_factors=4, loss="logistic", model=model, n_fields=F, init_scale=0.3,
+                      interactions=interactions, l2_factors=(0.5, 0.0, 0.05, 0.1, 0.2))  # fmt: skip
+    compare(options, rows, field_of)
+
+
+@by_model
+def test_fields_of_the_rows_come_first_in_any_order(model, interactions):
+    rng = np.random.default_rng(4)
+    rows, field_of = make_rows(rng, n=40, values=True)
+    mixed = rng.integers(0, F, rows.nnz).astype(np.int32)  # an id of several fields, not grouped
+    rows = rows.replace(fields=mixed)
+    options = AdaGrad(n_factors=4, loss="logistic", model=model, n_fields=F, init_scale=0.3,
+                      interactions=interactions)  # fmt: skip
+    compare(options, rows, field_of)
+
+
+@by_model
+def test_an_id_repeated_in_a_row_is_two_features(model, interactions):
+    rng = np.random.default_rng(6)
+    rows = Rows(rng.integers(0, 8, (40, 6)), targets=rng.integers(0, 2, 40))
+    options = AdaGrad(n_factors=4, loss="logistic", model=model, n_fields=F, init_scale=0.3,
+                      interactions=interactions)  # fmt: skip
+    compare(options, rows, np.arange(8, dtype=np.int32) // 2)
+
+
+# --- threads -----------------------------------------------------------------------------------
+
+
+@by_solver
+@by_model
+def test_deterministic_is_bit_equal_for_any_number_of_threads(base, model, interactions):
+    rows, results = clicks(1500), []
+    for n_jobs in (2, 1, 3):
+        options = with_(base, n_factors=4, loss="logistic", n_jobs=n_jobs, deterministic=True,
+                        model=model, interactions=interactions, n_fields=6)  # fmt: skip
+        trainer = FusedTrainer(options, 180, FIELDS_OF_CLICKS)
+        fit(trainer, rows, n_epochs=2)
+        results.append(trainer.models()[0])
+    for other in results[1:]:
+        assert other.bias == results[0].bias
+        np.testing.assert_array_equal(other.weights, results[0].weights)
+        np.testing.assert_array_equal(other.factors, results[0].factors)
+        if model == "fwfm":
+            np.testing.assert_array_equal(other.field_weights, results[0].field_weights)
+            assert np.ptp(other.field_weights[0, 1:]) > 1e-3
+
+
+@by_solver
+@by_model
+def test_threads_reach_the_loss_of_one(base, model, interactions):
+    rows = clicks(20_000)
+    losses = []
+    for n_jobs, deterministic in ((1, False), (2, False), (2, True)):
+        options = with_(base, n_factors=4, loss="logistic", n_jobs=n_jobs, n_fields=6,
+                        deterministic=deterministic, model=model,
+                        interactions=interactions)  # fmt: skip
+        trainer = FusedTrainer(replace(options, init_scale=0.1), 180, FIELDS_OF_CLICKS)
+        fit(trainer, rows[:15_000], n_epochs=4)
+        z, y = trainer.score(rows[15_000:]).astype(np.float64), rows.targets[15_000:]
+        losses.append(float(np.mean(np.logaddexp(0, z) - y * z)))
+    assert losses[0] < 0.6
+    assert max(losses[1:]) < losses[0] + 0.015  # threads take turns at random
+
+
+@by_model
+def test_what_is_restored_stays(model, interactions):
+    base = SOLVER_CASES[2]  # FTRL finds its parameters anew from z
+    rows = clicks(1000)
+    options = with_(base, n_factors=4, loss="logistic", model=model, interactions=interactions,
+                    n_fields=6)  # fmt: skip
+    trainer = FusedTrainer(options, 180, FIELDS_OF_CLICKS)
+    fit(trainer, rows, n_epochs=1)
+    early = trainer.models()
+    fit(trainer, rows, n_epochs=5)
+    assert np.abs(trainer.models()[0].factors - early[0].factors).max() > 0.02
+    trainer.restore(early)
+    few = rows[:20]  # z moves by a rounding error a step
+    trainer.train(trainer.prepare(few.replace(weights=np.full(20, 1e-9, np.float32))))
+    model_after = trainer.models()[0]
+    np.testing.assert_allclose(model_after.factors, early[0].factors, rtol=1e-4, atol=1e-5)
+    if model == "fwfm":
+        np.testing.assert_allclose(model_after.field_weights, early[0].field_weights, atol=1e-5)
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "fm2"}, "'fwfm'"),
+        ({"model": "ffm"}, "n_fields must be an integer from 1"),
+        ({"model": "ffm", "n_fields": 3, "n_factors": 0}, "n_factors must be an integer from 1"),
+        ({"model": "ffm", "n_fields": 70_000, "n_factors": 4}, "280000 numbers a feature"),
+        ({"model": "fwfm", "n_fields": 3}, "pooled vectors of its fields: take 'across_fields'"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(DataError, match=message):
+        solver_options("adagrad", **options)
+
+
+def test_rows_of_unknown_or_further_fields_are_refused():
+    rows = clicks(100)
+    with pytest.raises(DataError, match="need the field of each id"):
+        FusedTrainer(AdaGrad(model="ffm", n_fields=6), 180).prepare(rows)
+    trainer = FusedTrainer(AdaGrad(model="ffm", n_fields=5), 180, FIELDS_OF_CLICKS)
+    with pytest.raises(DataError, match=r"fields go up to 5, .* 0 to 4"):
+        trainer.prepare(rows)
