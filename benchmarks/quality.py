@@ -7,6 +7,7 @@ One fixed setting for each, chosen on rows held out of the training parts, never
   training rows are used, for a fixed number of epochs.
 - frappe: mean over three seeds, early stopping on the validation part. The training part is the
   rebuilt one (its negatives are redrawn by the original rule), so the figures carry that name.
+  ``--models fm,ffm,fwfm`` adds the field-aware and the field-weighted machine.
   With ``--networks`` the networks of `crossfm.nn` instead of the plain FM; see
   `benchmarks.networks`.
 """
@@ -41,6 +42,17 @@ FRAPPE = {
     "n_factors": 16, "solver": "adagrad", "learning_rate": 0.3, "l2_factors": 0.015,
     "l2_linear": 0.0, "init_scale": 0.1, "n_epochs": 40, "patience": 3,
 }  # fmt: skip
+FRAPPE_FFM = {
+    "n_factors": 4, "solver": "adagrad", "learning_rate": 0.2, "l2_factors": 0.004,
+    "l2_linear": 0.0, "init_scale": 0.1, "n_epochs": 60, "patience": 3,
+}  # fmt: skip
+FRAPPE_FWFM = {**FRAPPE, "l2_factors": 0.015}
+FRAPPE_CLASSES = {"fm": "FMClassifier", "ffm": "FFMClassifier", "fwfm": "FwFMClassifier"}
+FRAPPE_MODELS: dict[str, tuple[dict[str, Any], list[tuple[str, float, str]]]] = {
+    "fm": (FRAPPE, [("auc", FRAPPE_AUC, ">="), ("log_loss", FRAPPE_LOG_LOSS, "<=")]),
+    "ffm": (FRAPPE_FFM, [("auc", 0.979, ">=")]),
+    "fwfm": (FRAPPE_FWFM, [("auc", 0.978, ">=")]),
+}
 # For reference: label and setting. myFM averages 100 of its 200 Gibbs sweeps.
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "myfm": ("myFM (MCMC)", {"n_factors": 16, "n_epochs": 200, "n_kept": 100, "loss": "squared"}),
@@ -128,46 +140,53 @@ def peer_rmse(name: str, train: Any, test: Any) -> float:
     return rmse(test["rating"].to_numpy(), predicted)
 
 
-def frappe() -> Report:
-    """AUC and log loss on the test part, mean of three seeds."""
-    from crossfm import FMClassifier
+def frappe(models: Sequence[str] = ("fm",)) -> Report:
+    """AUC and log loss on the test part, mean of three seeds, of each model."""
+    from crossfm import estimators
     from crossfm.datasets import load_frappe
     from crossfm.metrics import auc, log_loss
 
     data = load_frappe()
-    runs = []
-    for seed in SEEDS:
-        started = time.perf_counter()
-        model = FMClassifier(random_state=seed, **FRAPPE)
-        model.fit(data.train, eval_set=data.validation)
-        seconds = time.perf_counter() - started
-        p = model.predict_proba(data.test)[:, 1]
-        runs.append(
-            {
-                "seed": seed,
-                "auc": float(auc(data.test.targets, p)),
-                "log_loss": float(log_loss(data.test.targets, p)),
-                "best_epoch": int(model.best_epoch_),
-                "seconds": seconds,
-            }
-        )
     name = "Frappe, rebuilt train" if data.rebuilt else "Frappe"
-    show_table(
-        f"{name}: plain FM, {FRAPPE['n_factors']} factors, test part",
-        ("seed", "AUC", "log loss", "best epoch", "seconds"),
-        [(str(r["seed"]), f"{r['auc']:.4f}", f"{r['log_loss']:.4f}", str(r["best_epoch"]),
-          f"{r['seconds']:.1f}") for r in runs],
-    )  # fmt: skip
-    mean = {key: float(np.mean([r[key] for r in runs])) for key in ("auc", "log_loss")}
-    details = {"machine": machine(), "data": name, "setting": FRAPPE, "runs": runs}
-    return Report(
-        "quality frappe",
-        [
-            Figure("frappe_auc", mean["auc"], FRAPPE_AUC, ">="),
-            Figure("frappe_log_loss", mean["log_loss"], FRAPPE_LOG_LOSS, "<="),
-        ],
-        details,
-    )
+    figures, details = [], {"machine": machine(), "data": name}
+    for model_name in models:
+        setting, goals = FRAPPE_MODELS[model_name]
+        runs = []
+        for seed in SEEDS:
+            started = time.perf_counter()
+            model = getattr(estimators, FRAPPE_CLASSES[model_name])(random_state=seed, **setting)
+            rows = [data.train, data.validation, data.test]
+            if model_name != "fm":
+                rows = [part.replace(fields=frappe_fields(part)) for part in rows]
+            model.fit(rows[0], eval_set=rows[1])
+            seconds = time.perf_counter() - started
+            p = model.predict_proba(rows[2])[:, 1]
+            runs.append(
+                {
+                    "seed": seed,
+                    "auc": float(auc(data.test.targets, p)),
+                    "log_loss": float(log_loss(data.test.targets, p)),
+                    "best_epoch": int(model.best_epoch_),
+                    "seconds": seconds,
+                }
+            )
+        show_table(
+            f"{name}: {model_name}, {setting['n_factors']} factors, test part",
+            ("seed", "AUC", "log loss", "best epoch", "seconds"),
+            [(str(r["seed"]), f"{r['auc']:.4f}", f"{r['log_loss']:.4f}", str(r["best_epoch"]),
+              f"{r['seconds']:.1f}") for r in runs],
+        )  # fmt: skip
+        details[model_name] = {"setting": setting, "runs": runs}
+        prefix = "frappe_" if model_name == "fm" else f"frappe_{model_name}_"
+        for key, goal, sign in goals:
+            mean = float(np.mean([run[key] for run in runs]))
+            figures.append(Figure(prefix + key, mean, goal, sign))
+    return Report("quality frappe", figures, details)
+
+
+def frappe_fields(rows: Any) -> np.ndarray:
+    """The field of each feature: its place, as every row has one of each of ten fields."""
+    return np.tile(np.arange(rows.nnz // len(rows), dtype=np.int32), len(rows))
 
 
 def rmse(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -186,12 +205,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--peers", default="", help="movielens-100k beside: myfm, xlearn")
     parser.add_argument("--networks", nargs="?", const="all", metavar="NAMES",
                         help="frappe: the networks of crossfm.nn, all or a,b")  # fmt: skip
+    parser.add_argument("--models", default="fm", help="frappe: of fm, ffm, fwfm, with commas")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="networks: of the runs")
     parser.add_argument("--epochs", type=int, help="networks: at most so many, for a first look")
     parser.add_argument("--check", action="store_true", help="end with JSON; exit 1 on a miss")
     arguments = parser.parse_args(argv)
     if arguments.networks and arguments.what != "frappe":
         parser.error("--networks goes with frappe")
+
+    models = [name for name in arguments.models.split(",") if name]
+    if unknown := [name for name in models if name not in FRAPPE_MODELS]:
+        parser.error(f"--models knows {', '.join(FRAPPE_MODELS)}, not {unknown[0]!r}")
 
     # Real data beside the checkout, the Makefile's rule.
     beside = ROOT.parent / "shared" / "data"
@@ -209,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
             seeds = [int(seed) for seed in arguments.seeds.split(",")]
             report = frappe_networks(arguments.networks, seeds=seeds, n_epochs=arguments.epochs)
         else:
-            report = frappe()
+            report = frappe(models)
     except (
         DatasetError,
         MissingExtraError,

@@ -344,7 +344,7 @@ def rows_by_field(
         say the fields any longer: the kernels then go by places.
 
     Raises:
-        DataError: fields that are not known, below 0 or beyond the model's.
+        DataError: fields that are not known, or beyond the model's.
 
     Example:
         >>> rows, of = rows_by_field(Rows(np.array([[0, 2], [1, 3]])), np.array([0, 0, 1, 1]), 2)
@@ -357,8 +357,6 @@ def rows_by_field(
     assert fields is not None
     if fields.size:
         _expect_fields(int(fields.max()), n_fields)
-        if fields.min() < 0:
-            raise DataError(f"the fields of rows go down to {fields.min()}, expected 0 and up")
     lengths = rows.row_lengths()
     if len(rows) and (lengths == lengths[0]).all() and lengths[0] <= n_fields:
         by_row = fields.reshape(len(rows), -1)

@@ -17,6 +17,7 @@ COLUMNS, TRAINING, VALIDATION = "Columns", "Training", "Validation"
 LARGE = "Larger than memory, longer than patience"
 TASKS = ("auto", "regression", "classification")
 LOSSES = ("squared", "huber", "poisson", "quantile", "logistic", "hinge")
+KINDS = ("fm", "ffm", "fwfm")
 SOLVERS = ("adagrad", "sgd", "ftrl", "adam")
 INTERACTIONS = ("all", "across_fields")
 
@@ -79,6 +80,10 @@ def fit(
     ] = None,
     epsilon: Annotated[
         float | None, _option(TRAINING, "X", "From which deviation on --loss huber is linear.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        _option(TRAINING, "MODEL", "fm (where left out), ffm (field-aware) or fwfm (-weighted)."),
     ] = None,
     factors: Annotated[
         int | None, _option(TRAINING, "N", "Length of each feature's vector.", min=0, max=4096)
@@ -158,6 +163,7 @@ def fit(
     for option, value, choices in (
         ("--task", task, TASKS),
         ("--loss", loss, LOSSES),
+        ("--kind", kind, KINDS),
         ("--solver", solver, SOLVERS),
         ("--interactions", interactions, INTERACTIONS),
     ):
@@ -166,6 +172,7 @@ def fit(
     parameters = {
         "loss": loss,
         "quantile": quantile,
+        "kind": kind,
         "epsilon": epsilon,
         "n_factors": factors,
         "n_epochs": epochs,

@@ -290,7 +290,7 @@ def _check_parameters(order: Order) -> None:
     given = {
         name: value
         for name, value in order.parameters.items()
-        if name not in ("solver", "n_epochs", "patience", "random_state", *OF_LOSS)
+        if name not in ("solver", "n_epochs", "patience", "random_state", "kind", *OF_LOSS)
     }
     try:
         solver_options(order.parameters.get("solver", "adagrad"), **given)
@@ -331,11 +331,12 @@ def check_metrics(option: str, names: Sequence[str], classes: bool) -> None:
 
 
 def _estimator(order: Order, given: Given) -> Any:
-    from crossfm.estimators import FMClassifier, FMRegressor
+    from crossfm import estimators
 
     of_classes = given.task.kind == "classification"
-    kind = FMClassifier if of_classes else FMRegressor
     parameters = dict(order.parameters)
+    name = {"fm": "FM", "ffm": "FFM", "fwfm": "FwFM"}[parameters.pop("kind", "fm")]
+    kind = getattr(estimators, name + ("Classifier" if of_classes else "Regressor"))
     patient = parameters.get("patience") != 0
     if not patient:
         del parameters["patience"]

@@ -7,13 +7,29 @@ from typing import TYPE_CHECKING, Any
 from crossfm.errors import did_you_mean, require
 from crossfm.estimators._saving import load
 from crossfm.estimators.classifier import FMClassifier
+from crossfm.estimators.fields import (
+    FFMClassifier,
+    FFMRegressor,
+    FwFMClassifier,
+    FwFMRegressor,
+)
 from crossfm.estimators.regressor import FMRegressor
 
 if TYPE_CHECKING:
     from crossfm.estimators.deep_classifier import DeepClassifier
     from crossfm.estimators.deep_regressor import DeepRegressor
 
-__all__ = ["DeepClassifier", "DeepRegressor", "FMClassifier", "FMRegressor", "load"]
+__all__ = [
+    "DeepClassifier",
+    "DeepRegressor",
+    "FFMClassifier",
+    "FFMRegressor",
+    "FMClassifier",
+    "FMRegressor",
+    "FwFMClassifier",
+    "FwFMRegressor",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

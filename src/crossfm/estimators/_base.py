@@ -6,7 +6,7 @@ import operator
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,15 @@ from crossfm.fitting import History, fingerprint
 from crossfm.model import FactorModel
 from crossfm.solvers import Checkpoint, SolverOptions, solver_options
 from crossfm.solvers import fit as train
+from crossfm.solvers.options import Model
 
 __all__ = ["FMBase"]
 
 
 class FMBase(EstimatorBase):
-    """Training, parameters and files of `FMRegressor` and `FMClassifier`."""
+    """Training, parameters and files of `FMRegressor`, `FMClassifier` and their kin."""
+
+    _model: ClassVar[Model] = "fm"
 
     _machine: Machine
 
@@ -111,7 +114,7 @@ class FMBase(EstimatorBase):
         codes = targets.encode(y)
         weight = targets.weigh(codes, weight)
         data, codes, weight, matrix = without_weightless(data, codes, weight, matrix)
-        rows = features.learn_scaling(data, weight, matrix) if (
+        rows = features.learn_scaling(data, weight, matrix, centre=self._centres) if (
             first and self.scale_values
         ) else data.rows  # fmt: skip
         rows = rows.replace(targets=codes, weights=weight)
@@ -178,8 +181,13 @@ class FMBase(EstimatorBase):
             init_scale = default_init_scale(rows)
         if l2_factors is None:
             l2_factors = default_l2_factors(self.solver, targets.loss, rows, features.n_features)
+        n_fields = 0
+        if self._model != "fm":
+            n_fields = machine.n_fields or features.n_fields(rows)
         return solver_options(
             self.solver,
+            model=self._model,
+            n_fields=n_fields or None,
             n_factors=check_count("n_factors", self.n_factors),
             loss=targets.loss,
             loss_parameter=targets.loss_parameter,
@@ -226,7 +234,10 @@ class FMBase(EstimatorBase):
 
     @property
     def factors_(self) -> NDArray[np.float32]:
-        """``V`` ``[n_features, n_factors]``, or ``[n_classes, n_features, n_factors]``."""
+        """``V`` ``[n_features, n_factors]``, or ``[n_classes, n_features, n_factors]``.
+
+        A field-aware model has ``[n_features, n_fields, n_factors]`` in their place.
+        """
         found = [model.factors for model in self._fitted("factors_").models()]
         return found[0] if len(found) == 1 else np.stack(found)
 

@@ -68,13 +68,29 @@ class Features:
         """Columns read, or ids."""
         return self.n_features if self.schema is None else len(self.schema.columns)
 
-    def field_of(self, interactions: str) -> NDArray[np.int32] | None:
-        """The field of each id; a matrix has a field a column."""
+    def field_of(self, by_field: bool) -> NDArray[np.int32] | None:
+        """The field of each id, where the schema or a model that goes by field has one.
+
+        A matrix has a field a column.
+        """
         if self.schema is not None:
             return self.schema.field_of_
-        if self.kind == "matrix" and interactions == "across_fields":
+        if self.kind == "matrix" and by_field:
             return np.arange(self.n_features, dtype=np.int32)
         return None
+
+    def n_fields(self, rows: Rows) -> int:
+        """The number of fields, as far as the first rows tell."""
+        if self.schema is not None:
+            return len(self.schema.field_names)
+        if self.kind == "matrix":
+            return self.n_features
+        if rows.fields is None:
+            raise DataError(
+                f"{self.owner} needs the field of each feature, and these ids have none: give a"
+                " frame, a matrix, libffm text, or Rows(..., fields=...)"
+            )
+        return max(1, rows.validate().max_field + 1)
 
     # --- learning ---------------------------------------------------------------------------
 
@@ -111,13 +127,20 @@ class Features:
         n_features = max(1, data.rows.validate().max_id + 1)
         return Features("ids", owner, n_features=n_features), data, None
 
-    def learn_scaling(self, data: Data, weight: NDArray[np.float64] | None, matrix: Any) -> Rows:
-        """Learn the scaling of these rows' values; the rows as training sees them."""
+    def learn_scaling(
+        self, data: Data, weight: NDArray[np.float64] | None, matrix: Any, *, centre: bool = True
+    ) -> Rows:
+        """Learn the scaling of these rows' values; the rows as training sees them.
+
+        `centre`: whether columns of matrices may be shifted too.
+        """
         rows = data.rows
         if self.kind == "columns":
             return rows
         weighted = rows if weight is None else rows.replace(weights=weight)
-        self.scaling = Scaling.learn(weighted, self.n_features, centre=self.kind == "matrix")
+        self.scaling = Scaling.learn(
+            weighted, self.n_features, centre=centre and self.kind == "matrix"
+        )
         return self._scaled(rows, matrix)
 
     def extend(self, X: Any, y: Any, weight: Any) -> Data:

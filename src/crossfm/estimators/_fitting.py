@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,8 @@ class EstimatorBase(BaseEstimator, ABC):
     A subclass trains (`_train`) and scores (`_score_rows`); its machine holds ``features`` and
     ``targets``.
     """
+
+    _centres: ClassVar[bool] = True  # whether columns may be shifted for training
 
     _machine: Any
     _features: Features
@@ -159,7 +161,7 @@ class EstimatorBase(BaseEstimator, ABC):
             weight = weight / weight.mean()
         rows = data.rows
         if not goes_on and self.scale_values:
-            rows = features.learn_scaling(data, weight, matrix)
+            rows = features.learn_scaling(data, weight, matrix, centre=self._centres)
         del data, matrix
         rows = rows.replace(targets=codes, weights=weight)
 

@@ -84,15 +84,16 @@ class Machine:
         self._catch_up()
         if self._models is None:
             trainer = self._need_trainer()
-            n, k = trainer.n_features, trainer.options.n_factors
+            n = trainer.n_features
             models = []
             for c in range(trainer.options.n_outputs):
-                factors = empty_factors(n, k)
+                factors = trainer.empty_factors(n)
+                numbers = factors.reshape(n, trainer.options.numbers)  # a view
                 weights = np.empty(n, np.float32)
                 bias = 0.0
                 for low in range(0, n, CHUNK):
                     part = slice(low, min(low + CHUNK, n))
-                    bias, weights[part], factors[part] = self._folded(c, part)
+                    bias, weights[part], numbers[part] = self._folded(c, part)
                 interactions = trainer.options.interactions
                 models.append(
                     FactorModel(
@@ -100,7 +101,8 @@ class Machine:
                         weights,
                         factors,
                         interactions=interactions,
-                        field_of=self.features.field_of(interactions),
+                        field_of=fields_for(trainer.options, self.features, always=True),
+                        field_weights=trainer.field_weights_of(c),
                         schema=self.features.schema,
                         task=self.targets.task,
                         metadata={"loss": self.targets.loss},
@@ -132,6 +134,13 @@ class Machine:
             return self.trainer.options.n_factors
         return self.models()[0].n_factors
 
+    @property
+    def n_fields(self) -> int | None:
+        """Number of fields that there are parameters for; None: none, or not known yet."""
+        if self.trainer is not None:
+            return self.trainer.options.n_fields or None
+        return None if self._models is None else self._models[0].n_fields
+
     def ready_to_train(self, options: SolverOptions) -> FusedTrainer:
         """The trainer; one that starts from the models where there is none, or none like this."""
         self._catch_up()
@@ -157,7 +166,7 @@ class Machine:
             self._models = tuple(self._widened(model, n) for model in self._models)
 
     def _widened(self, model: FactorModel, n: int) -> FactorModel:
-        factors = empty_factors(n, model.n_factors)
+        factors = empty_factors(n, model.n_factors, model.n_fields if model.kind == "ffm" else None)
         factors[: model.n_features] = model.factors
         weights = np.zeros(n, np.float32)
         weights[: model.n_features] = model.weights
@@ -165,7 +174,9 @@ class Machine:
             model,
             weights=weights,
             factors=factors,
-            field_of=self.features.field_of(model.interactions),
+            field_of=self.features.field_of(
+                model.interactions == "across_fields" or model.kind != "fm"
+            ),
             schema=self.features.schema,
         )
 
@@ -183,7 +194,9 @@ class Machine:
         field_of = trainer.field_of
         models = []
         for c in range(trainer.options.n_outputs):
-            bias, weights, factors = self._folded(c, ids)
+            bias, weights, numbers = self._folded(c, ids)
+            factors = trainer.empty_factors(len(ids))
+            factors.reshape(numbers.shape)[...] = numbers
             models.append(
                 FactorModel(
                     bias,
@@ -191,6 +204,7 @@ class Machine:
                     factors,
                     interactions=trainer.options.interactions,
                     field_of=None if field_of is None else field_of[ids],
+                    field_weights=trainer.field_weights_of(c),
                 )
             )
         return models, Rows(
@@ -226,15 +240,17 @@ class Machine:
             return model
         bias = (model.bias - self.targets.mean) / self.targets.std
         w = model.weights.astype(np.float64) / self.targets.std
-        v = model.factors.astype(np.float64) / np.sqrt(self.targets.std)
+        v = model.factors.reshape(len(w), model.factors[0].size).astype(np.float64)
+        v /= np.sqrt(self.targets.std)
         if self.scaling is not None:
             bias, w, v = self.scaling.unfold(bias, w, v)
         return FactorModel(
             bias,
             w.astype(np.float32),
-            v.astype(np.float32),
+            v.astype(np.float32).reshape(model.factors.shape),
             interactions=model.interactions,
             field_of=model.field_of,
+            field_weights=model.field_weights,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -249,12 +265,13 @@ def new_trainer(options: SolverOptions, features: Features) -> FusedTrainer:
     return FusedTrainer(options, features.n_features, fields_for(options, features))
 
 
-def fields_for(options: SolverOptions, features: Features) -> NDArray[np.int32] | None:
-    """The field of each id, where the solver needs it."""
-    by_field = np.ndim(options.l2_linear) > 0 or np.ndim(options.l2_factors) > 0
-    if not by_field and options.interactions == "all":
-        return None
-    return features.field_of(options.interactions)
+def fields_for(
+    options: SolverOptions, features: Features, *, always: bool = False
+) -> NDArray[np.int32] | None:
+    """The field of each id, where the solver needs it; `always`: where it is known."""
+    by_field = options.interactions == "across_fields" or options.model != "fm"
+    penalties = np.ndim(options.l2_linear) > 0 or np.ndim(options.l2_factors) > 0
+    return features.field_of(by_field) if by_field or penalties or always else None
 
 
 def check_size(options: SolverOptions, n_features: int) -> None:

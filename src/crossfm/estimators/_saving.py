@@ -75,7 +75,7 @@ def load(path: str | os.PathLike[str], *, network: Any = None) -> Any:
             makes it, whose weights the file holds.
 
     Returns:
-        an `FMRegressor`, `FMClassifier`, `DeepRegressor` or `DeepClassifier`.
+        the estimator that was saved, such as an `FMRegressor` or a `DeepClassifier`.
 
     Raises:
         ModelFileError: no such file; truncated, altered, of a newer version; a model that no
@@ -90,7 +90,14 @@ def load(path: str | os.PathLike[str], *, network: Any = None) -> Any:
         >>> bool((cf.load(path).predict(log) == model.predict(log)).all())
         True
     """
-    from crossfm.estimators import FMClassifier, FMRegressor
+    from crossfm.estimators import (
+        FFMClassifier,
+        FFMRegressor,
+        FMClassifier,
+        FMRegressor,
+        FwFMClassifier,
+        FwFMRegressor,
+    )
 
     if holds_network(path):
         require("torch", "torch")
@@ -99,8 +106,11 @@ def load(path: str | os.PathLike[str], *, network: Any = None) -> Any:
         return load_deep(path, network)
     stored = load_model(path)
     name, found = os.fspath(path), stored.metadata
-    kinds = {"FMRegressor": FMRegressor, "FMClassifier": FMClassifier}
-    kind = found.get("estimator")
+    known = (
+        FMRegressor, FMClassifier, FFMRegressor, FFMClassifier, FwFMRegressor, FwFMClassifier,
+    )  # fmt: skip
+    kinds = {one.__name__: one for one in known}
+    kind = str(found.get("estimator"))
     if kind not in kinds:
         raise ModelFileError(
             f"{name} holds a model, but no estimator wrote it; read it with"
@@ -118,11 +128,15 @@ def load(path: str | os.PathLike[str], *, network: Any = None) -> Any:
         features.scaling = Scaling.from_state(
             found["features"]["scaling"], stored.models[0].n_features
         )
-        targets = restored_targets(kind == "FMRegressor", found["targets"], estimator)
+        targets = restored_targets(
+            issubclass(kinds[kind], FMRegressor), found["targets"], estimator
+        )
         if len(stored.models) != targets.n_outputs or (schema is None) == (
             features.kind == "columns"
         ):
             raise ValueError("models, classes and columns do not fit together")
+        if stored.models[0].kind != estimator._model:
+            raise ValueError(f"a model of kind {stored.models[0].kind!r}")
         history = [dict(epoch) for epoch in found["history"]]
         n_iter, best = int(found["n_iter"]), int(found["best_epoch"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

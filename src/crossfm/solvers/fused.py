@@ -188,7 +188,7 @@ class FusedTrainer:
         """The parameters of output `c`, but its bias."""
         table, linear = self._views()
         n, o = model.n_features, self.options
-        table[:n, c, 0, : o.numbers] = model.factors.reshape(n, -1)
+        table[:n, c, 0, : o.numbers] = model.factors.reshape(n, o.numbers)
         linear[:n, c, 0] = model.weights
         if self._field_weights is not None:
             self._field_weights[c, 0, :, : o.n_fields] = model.field_weights

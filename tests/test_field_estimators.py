@@ -1,0 +1,146 @@
+"""Estimators of the field-aware and field-weighted machine, from data to a file and back."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from test_estimator_checks import NOT_EXPECTED
+
+import crossfm as cf
+from crossfm.errors import DataError, ModelFileError
+
+CLASSES = [cf.FFMClassifier, cf.FwFMClassifier]
+REGRESSORS = [cf.FFMRegressor, cf.FwFMRegressor]
+each = pytest.mark.parametrize("kind", CLASSES + REGRESSORS, ids=lambda kind: kind.__name__)
+
+
+@parametrize_with_checks(
+    [kind() for kind in CLASSES + REGRESSORS],
+    expected_failed_checks=lambda estimator: NOT_EXPECTED,
+)
+def test_contract(estimator, check):
+    check(estimator)
+
+
+def xor(n=400, seed=0):
+    """No column alone tells; the third says nothing."""
+    rng = np.random.default_rng(seed)
+    columns = {name: rng.integers(0, 3, n).astype(str) for name in ("a", "b", "c")}
+    return columns, (columns["a"] == columns["b"]).astype(int)
+
+
+@each
+def test_a_frame_is_learned_saved_loaded_and_pickled(kind, tmp_path):
+    X, y = xor()
+    model = kind(random_state=0, n_epochs=60, early_stopping=False).fit(X, y)
+    scores = model.predict_proba(X)[:, 1] if kind in CLASSES else model.predict(X)
+    assert np.abs(scores - y).max() < 0.4
+    model.save(tmp_path / "m.crossfm")
+    loaded = cf.load(tmp_path / "m.crossfm")
+    assert type(loaded) is kind
+    assert loaded.get_params() == {**model.get_params(), "schema": loaded.schema}
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    again = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own bytes
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    one = {name: values[:1] for name, values in X.items()}
+    raw = model.model_.score(model.schema_.transform(one))[0]
+    np.testing.assert_allclose(model.explain(one).score, raw, rtol=1e-5, atol=1e-5)
+
+
+@each
+def test_learning_goes_on_after_loading_and_with_new_values(kind, tmp_path):
+    X, y = xor()
+    model = kind(random_state=0, n_epochs=3).fit(X, y)
+    model.save(tmp_path / "m.crossfm")
+    model = cf.load(tmp_path / "m.crossfm")
+    before = model.model_
+    new = {"a": ["9"] * 20, "b": ["1"] * 20, "c": ["0"] * 20}
+    model.partial_fit(new, np.arange(20) % 2)
+    after = model.model_
+    assert after.n_features == before.n_features + 1
+    assert after.kind == before.kind
+    assert np.abs(after.weights[-1]) >= 0
+    same = [name for name in ("a", "c") if name in X]
+    assert same
+    few = {name: values[:2] for name, values in X.items()}
+    np.testing.assert_allclose(  # a small batch between two steps is scored like the whole model
+        model._machine.score(model.schema_.transform(few)),
+        after.score(model.schema_.transform(few)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+@each
+def test_every_source_of_fields_gives_the_same_model(kind):
+    """A frame of categories, rows that carry fields, and rows of ids of one field each."""
+    X, y = xor()
+    options = {"random_state": 0, "n_epochs": 5, "early_stopping": False}
+    framed = kind(**options).fit(X, y)
+    rows = framed.schema_.transform(X)
+    carried = rows.replace(fields=framed.schema_.field_of_[rows.ids])
+    direct = kind(**options).fit(carried, y)
+    n = direct.model_.n_features
+    np.testing.assert_array_equal(direct.factors_, framed.factors_[:n])
+    np.testing.assert_allclose(direct.predict(carried), framed.predict(X), rtol=1e-6)
+    with pytest.raises(DataError, match=r"needs the field of each feature.*libffm"):
+        kind(**options).fit(rows, y)
+    further = carried.replace(fields=carried.fields + 1)
+    with pytest.raises(DataError, match=r"fields go up to 3, .* 0 to 2"):
+        direct.predict(further)
+
+
+@each
+def test_a_matrix_has_a_field_a_column(kind):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 4)).astype(np.float32) * np.array([1, 10, 0.1, 1], np.float32)
+    z = X[:, 0] * X[:, 1] / 5 + X[:, 2]
+    y = (z > 0).astype(int) if kind in CLASSES else z
+    model = kind(random_state=0, n_epochs=100, early_stopping=False, l2_factors=0.0).fit(X, y)
+    assert model.model_.n_fields == 4
+    np.testing.assert_array_equal(model.model_.field_of, np.arange(4))
+    assert model.score(X, y) > 0.9
+
+
+def test_field_weights_find_the_pair_that_matters():
+    X, y = xor(2000)
+    model = cf.FwFMClassifier(random_state=0, n_epochs=20, early_stopping=False).fit(X, y)
+    r = model.model_.field_weights
+    assert r[0, 1] == r[1, 0] > 2 * max(abs(r[0, 2]), abs(r[1, 2])) > 0
+
+
+def test_several_classes():
+    X, _ = xor()
+    y = (X["a"].astype(int) + X["b"].astype(int)) % 3
+    for kind in CLASSES:
+        model = kind(random_state=0, n_epochs=80, early_stopping=False).fit(X, y)
+        assert len(model.models_) == 3
+        assert model.score(X, y) > 0.95
+
+
+@each
+def test_options_that_make_no_such_model(kind):
+    X, y = xor(50)
+    with pytest.raises(DataError, match="n_factors must be an integer from 1"):
+        kind(n_factors=0).fit(X, y)
+    if "Fw" in kind.__name__:
+        with pytest.raises(DataError, match="take 'across_fields'"):
+            kind(interactions="all").fit(X, y)
+    else:
+        assert kind().n_factors == 4
+
+
+def test_a_file_whose_estimator_is_another_is_refused(tmp_path):
+    X, y = xor(50)
+    model = cf.FFMClassifier(n_epochs=1).fit(X, y)
+    from crossfm.store import load_model, save_model
+
+    path = tmp_path / "m.crossfm"
+    model.save(path)
+    stored = load_model(path)
+    save_model(stored.models, path, metadata={**stored.metadata, "estimator": "FMClassifier"})
+    with pytest.raises(ModelFileError, match="broken description"):
+        cf.load(path)
