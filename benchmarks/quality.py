@@ -43,7 +43,7 @@ FRAPPE = {
     "l2_linear": 0.0, "init_scale": 0.1, "n_epochs": 40, "patience": 3,
 }  # fmt: skip
 FRAPPE_FFM = {
-    "n_factors": 4, "solver": "adagrad", "learning_rate": 0.2, "l2_factors": 0.004,
+    "n_factors": 8, "solver": "adagrad", "learning_rate": 0.2, "l2_factors": 0.01,
     "l2_linear": 0.0, "init_scale": 0.1, "n_epochs": 60, "patience": 3,
 }  # fmt: skip
 FRAPPE_FWFM = {**FRAPPE, "l2_factors": 0.015}
