@@ -446,7 +446,7 @@ double train_with(const Pass& pass, const I& cross, int64_t count, bool frozen, 
 }
 
 template <class I>
-void score_rows(const Batch& batch, int64_t begin, int64_t end, const Scores& model, const I& cross, Ring& ring,
+void score_rows(const Batch& batch, int64_t begin, int64_t end, const Scores& model, const I cross, Ring& ring,
                 float* S, float* pooled, float* out) {
   const Places at{const_cast<float*>(model.factors), const_cast<float*>(model.linear), model.stride,
                   model.linear_stride};

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from solver_oracle import numbers
+from solver_oracle import numbers, plain
 
 
 def ffm_pairs(v, entries, across_fields):
@@ -55,24 +55,25 @@ class FieldOracle:
             for x in (options.l2_linear, options.l2_factors)
         ]
         field_of = models[0].field_of
-        self.b = [numbers(options, [m.bias], 0.0, 0.0)[0] for m in models]
+        self.clock = clock = [0]  # rows trained
+        self.b = [numbers(options, [m.bias], 0.0, 0.0, clock)[0] for m in models]
         self.w = [
             [
-                numbers(options, [w], self.l2[0][f], l1[0])[0]
+                numbers(options, [w], self.l2[0][f], l1[0], clock)[0]
                 for w, f in zip(m.weights, field_of, strict=True)
             ]
             for m in models
         ]
         self.V = [
             [
-                numbers(options, v.ravel(), self.l2[1][f], l1[1])
+                numbers(options, v.ravel(), self.l2[1][f], l1[1], clock)
                 for v, f in zip(m.factors, field_of, strict=True)
             ]
             for m in models
         ]
         self.r = [
             {
-                (f, g): numbers(options, [m.field_weights[f, g]], 0.0, 0.0)[0]
+                (f, g): numbers(options, [m.field_weights[f, g]], 0.0, 0.0, clock)[0]
                 for g in range(self.F)
                 for f in range(g)
             }
@@ -105,6 +106,7 @@ class FieldOracle:
         return self.look(c, entries)[0]
 
     def train_row(self, entries, target, weight):
+        self.clock[0] += 1
         found = [self.look(c, entries) for c in range(len(self.b))]
         z = [score for score, _, _ in found]
         if self.o.loss == "squared":
@@ -112,17 +114,19 @@ class FieldOracle:
         elif self.o.loss == "logistic":
             g = [1 / (1 + math.exp(-z[0])) - target]
             loss = math.log1p(math.exp(-z[0] if target else z[0]))
-        else:
+        elif self.o.loss == "softmax":
             e = [math.exp(x) for x in z]
             g = [x / sum(e) - (c == target) for c, x in enumerate(e)]
             loss = -math.log(e[int(target)] / sum(e))
+        else:
+            loss, g = plain(self.o.loss, z, target, self.o.loss_parameter)
         for c, (_, gradients, weights) in enumerate(found):
             upstream = weight * g[c]
             for (i, _, x), gradient in zip(entries, gradients, strict=True):
                 self.w[c][i].step(upstream * x)
                 for number, d in zip(self.V[c][i], gradient, strict=True):
                     number.step(upstream * d)
-            for pair, d in weights.items():
-                self.r[c][pair].step(upstream * d)
+            for pair, number in self.r[c].items():  # all rows share them
+                number.step(upstream * weights.get(pair, 0.0))
             self.b[c].step(upstream)
         return weight * loss

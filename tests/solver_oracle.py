@@ -5,6 +5,26 @@ from __future__ import annotations
 import math
 
 
+def plain(name, z, y, p):
+    """Value and gradient of one row; z is a list, one an output."""
+    if name == "hinge":
+        t = [1 if (y == 1 if len(z) == 1 else y == c) else -1 for c in range(len(z))]
+        miss = [max(0.0, 1 - a * b) for a, b in zip(t, z, strict=True)]
+        return sum(miss), [-a if m > 0 else 0 for a, m in zip(t, miss, strict=True)]
+    s, r = z[0], z[0] - y
+    if name == "squared":
+        return r * r / 2, [r]
+    if name == "huber":
+        return (r * r / 2, [r]) if abs(r) <= p else (p * abs(r) - p * p / 2, [math.copysign(p, r)])
+    if name == "poisson":
+        e = math.exp(s) if s <= 30 else math.exp(30) * (1 + s - 30)
+        return (e - y * s + (y * math.log(y) - y if y else 0), [math.exp(min(s, 30)) - y])
+    if name == "quantile":
+        return (-p * r, [-p]) if r < 0 else ((1 - p) * r, [1 - p if r > 0 else 0])
+    sign = 2 * y - 1
+    return math.log1p(math.exp(-sign * s)), [-sign / (1 + math.exp(sign * s))]
+
+
 class Number:
     """One parameter with its optimizer state."""
 

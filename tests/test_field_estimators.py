@@ -5,12 +5,15 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_estimator_checks import NOT_EXPECTED
 
 import crossfm as cf
 from crossfm.errors import DataError, ModelFileError
+from crossfm.solvers import feeding
 
 CLASSES = [cf.FFMClassifier, cf.FwFMClassifier]
 REGRESSORS = [cf.FFMRegressor, cf.FwFMRegressor]
@@ -131,6 +134,49 @@ def test_options_that_make_no_such_model(kind):
             kind(interactions="all").fit(X, y)
     else:
         assert kind().n_factors == 4
+
+
+@each
+@pytest.mark.parametrize("solver", ["adagrad", "sgd", "ftrl", "adam"])
+def test_every_solver_learns(kind, solver):
+    X, y = xor(1500)
+    rate = {"sgd": 0.1, "adam": 0.01}.get(solver)
+    model = kind(solver=solver, learning_rate=rate, random_state=0, n_epochs=40, l2_factors=0.0,
+                 init_scale=0.2, early_stopping=False).fit(X, y)  # fmt: skip
+    scores = model.predict_proba(X)[:, 1] if kind in CLASSES else model.predict(X)
+    assert np.abs(scores - y).mean() < 0.15
+
+
+@each
+@pytest.mark.parametrize("form", ["frame", "libffm"])
+def test_files_are_streamed_to_the_same_model(kind, form, tmp_path, monkeypatch):
+    monkeypatch.setattr(feeding, "GROUP_FEATURES", 500)
+    X, y = xor(600)
+    options = {"random_state": 0, "n_epochs": 4, "early_stopping": False, "shuffle": False}
+    if form == "frame":
+        path = tmp_path / "log.parquet"
+        pq.write_table(pa.table({**X, "y": y}), path, row_group_size=100)
+        given = (path, "y")
+    else:
+        path = tmp_path / "log.ffm"
+        lines = [
+            f"{label} " + " ".join(f"{f}:{3 * f + int(X[n][r])}:1" for f, n in enumerate(X))
+            for r, label in enumerate(y)
+        ]
+        path.write_text("\n".join(lines) + "\n")
+        given = (path,)
+    whole = kind(**options).fit(*given)
+    streamed = kind(stream=True, cache_dir=tmp_path / "cache", **options).fit(*given)
+    assert streamed.model_.n_fields == whole.model_.n_fields == 3
+    np.testing.assert_allclose(streamed.factors_, whole.factors_, rtol=1e-4, atol=1e-6)
+    few = {name: column[:50] for name, column in X.items()} if form == "frame" else path
+    np.testing.assert_allclose(streamed.predict(few), whole.predict(few), rtol=1e-4, atol=1e-5)
+
+
+def test_a_stream_without_fields_is_refused(tmp_path):
+    (tmp_path / "log.libsvm").write_text("1 0:1 2:1\n0 1:1 2:1\n" * 9)
+    with pytest.raises(DataError, match=r"FFMClassifier needs the field of each feature"):
+        cf.FFMClassifier(stream=True).fit(tmp_path / "log.libsvm")
 
 
 def test_a_file_whose_estimator_is_another_is_refused(tmp_path):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from field_oracle import FieldOracle
 from solver_problems import SOLVER_CASES, by_solver, clicks, make_rows, with_
+from test_streaming import Blocks, same_state
 
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
-from crossfm.solvers import AdaGrad, FusedTrainer, fit, solver_options
+from crossfm.fitting import Watch
+from crossfm.solvers import AdaGrad, Checkpoint, FusedTrainer, feeding, fit, solver_options
 
 RTOL, ATOL = 5e-4, 5e-5  # float32, some hundred updates of each number, estimated square roots
 F = 5  # fields of make_rows
@@ -89,6 +91,16 @@ def test_values_bags_and_weights_match_the_oracle(base, model, interactions, los
 def test_softmax_matches_the_oracle(model, interactions):
     rows, field_of = make_rows(np.random.default_rng(2), classes=3, values=False, bags=False)
     options = AdaGrad(n_factors=4, loss="softmax", n_outputs=3, model=model, n_fields=F,
+                      interactions=interactions, init_scale=0.3)  # fmt: skip
+    compare(options, rows, field_of)
+
+
+@by_model
+@pytest.mark.parametrize("loss", ["hinge", "huber", "poisson", "quantile"])
+def test_other_losses_match_the_oracle(model, interactions, loss):
+    classes = {"hinge": 2, "poisson": 4}.get(loss, 0)
+    rows, field_of = make_rows(np.random.default_rng(7), classes=classes, weights=True)
+    options = AdaGrad(n_factors=4, loss=loss, loss_parameter=0.7, model=model, n_fields=F,
                       interactions=interactions, init_scale=0.3)  # fmt: skip
     compare(options, rows, field_of)
 
@@ -179,6 +191,86 @@ def test_what_is_restored_stays(model, interactions):
     np.testing.assert_allclose(model_after.factors, early[0].factors, rtol=1e-4, atol=1e-5)
     if model == "fwfm":
         np.testing.assert_allclose(model_after.field_weights, early[0].field_weights, atol=1e-5)
+
+
+def test_what_is_restored_stays_under_adam():
+    """Its mean gradients belong to where they were taken."""
+    rows = clicks(1000)
+    options = with_(SOLVER_CASES[3], n_factors=4, loss="logistic", model="fwfm", n_fields=6,
+                    interactions="across_fields")  # fmt: skip
+    trainer = FusedTrainer(options, 180, FIELDS_OF_CLICKS)
+    fit(trainer, rows, n_epochs=1)
+    early = trainer.models()
+    fit(trainer, rows, n_epochs=2)
+    trainer.restore(early)
+    trainer.train(trainer.prepare(rows[:5].replace(weights=np.full(5, 1e-9, np.float32))))
+    after = trainer.models()[0]
+    np.testing.assert_allclose(after.field_weights, early[0].field_weights, atol=1e-6)
+
+
+# --- blocks and checkpoints ---------------------------------------------------------------------
+
+
+@by_solver
+@by_model
+def test_streamed_and_stopped_fits_are_those_in_memory(
+    base, model, interactions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(feeding, "WORK_A_CALL", 1)  # 256 rows a call
+    monkeypatch.setattr(feeding, "GROUP_FEATURES", 2000)
+    rows, field_of = make_rows(np.random.default_rng(3), 1500)
+    options = with_(base, n_factors=3, loss="logistic", model=model, interactions=interactions,
+                    n_fields=F, shuffle=False)  # fmt: skip
+    whole = FusedTrainer(options, len(field_of), field_of)
+    fit(whole, rows, n_epochs=3)
+
+    def stopped_after(at):
+        left = iter(range(at))
+
+        def tell(event, told):
+            if next(left, None) is None:
+                raise InterruptedError
+
+        return tell
+
+    for source in (rows, Blocks(rows, 128, len(field_of))):
+        keeping = Checkpoint(tmp_path / "c", seconds=0.0)
+        trainer = FusedTrainer(options, len(field_of), field_of)
+        with pytest.raises(InterruptedError):
+            fit(trainer, source, n_epochs=3, checkpoint=keeping, progress=stopped_after(11))
+        trainer = FusedTrainer(options, len(field_of), field_of)
+        fit(trainer, source, n_epochs=3, checkpoint=keeping)
+        same_state(whole, trainer)
+    if model == "fwfm":
+        assert np.ptp(whole.field_weights[0, 1:]) > 1e-3
+        assert "field_weights" in whole.state()[0]
+
+
+@by_model
+def test_the_best_epoch_survives_a_stop(model, interactions, tmp_path):
+    rows, field_of = make_rows(np.random.default_rng(3), 300)
+    options = AdaGrad(n_factors=3, loss="logistic", model=model, interactions=interactions,
+                      n_fields=F, init_scale=0.3, learning_rate=1.0)  # fmt: skip
+    judged = iter([2.0, 1.0, 3.0, 4.0, 5.0, 6.0] * 2)
+    watch = Watch(rows[:50], lambda scores: {"loss": next(judged)}, "loss", lambda a, b: a < b, 9)
+    keeping = Checkpoint(tmp_path / "c", seconds=0.0)
+    kept = []
+
+    def tell(event, told):
+        if event == "epoch" and told["epoch"] == 2:
+            kept.append(trainer.models()[0])
+        if event == "epoch" and told["epoch"] == 4:
+            raise InterruptedError
+
+    trainer = FusedTrainer(options, len(field_of), field_of)
+    with pytest.raises(InterruptedError):
+        fit(trainer, rows, n_epochs=6, watch=watch, checkpoint=keeping, progress=tell)
+    trainer = FusedTrainer(options, len(field_of), field_of)
+    judged = iter([5.0] * 9)
+    _, models = fit(trainer, rows, n_epochs=6, watch=watch, checkpoint=keeping)
+    np.testing.assert_array_equal(models[0].factors, kept[0].factors)
+    if model == "fwfm":
+        np.testing.assert_array_equal(models[0].field_weights, kept[0].field_weights)
 
 
 # --- refusals ----------------------------------------------------------------------------------

@@ -172,7 +172,9 @@ for base in SOLVER_CASES:
         trainer = FusedTrainer(options, len(field_of), field_of)
         fit(trainer, rows, n_epochs=3)
         out["results"].append(trainer.score(rows).tolist())
-    for model, k, bags in [("ffm", 4, False), ("ffm", 6, True), ("fwfm", 8, False), ("fwfm", 3, True)]:
+    for model, k, bags in [
+        ("ffm", 4, False), ("ffm", 6, True), ("fwfm", 8, False), ("fwfm", 3, True)
+    ]:
         rows, field_of = make_rows(np.random.default_rng(k), values=bags, bags=bags)
         options = with_(base, n_factors=k, loss="logistic", interactions="across_fields",
                         model=model, n_fields=5)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from crossfm.data import inputs
-from crossfm.data.cache import Totals
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError
 from crossfm.estimators._defaults import (
@@ -52,7 +51,7 @@ class FMBase(EstimatorBase):
             trainer = machine.ready_to_train(self._options(machine, rows, task.seed))
         elif isinstance(rows, StreamedRows):
             machine = Machine(None, None, features, targets)
-            trainer = machine.start(self._options(machine, rows.total, task.seed))
+            trainer = machine.start(self._options(machine, rows, task.seed))
             trainer.set_bias(rows.start())
         else:
             machine = Machine(None, None, features, targets)
@@ -160,7 +159,7 @@ class FMBase(EstimatorBase):
     def _loss(self) -> tuple[str, float]:
         """The loss asked for, and its parameter (0 where it has none)."""
 
-    def _options(self, machine: Machine, rows: Rows | Totals, seed: int) -> SolverOptions:
+    def _options(self, machine: Machine, rows: Rows | StreamedRows, seed: int) -> SolverOptions:
         """The solver's options; what is left open follows the data, those first seen."""
         targets, features = machine.targets, machine.features
 
@@ -170,20 +169,22 @@ class FMBase(EstimatorBase):
             for option in ("l2_linear", "l2_factors")
         )
         rate, init_scale = self.learning_rate, self.init_scale
+        sized = rows if isinstance(rows, Rows) else rows.total
         before = machine.trainer.options if machine.trainer else None
         if before is not None and before.optimizer == self.solver:
             rate = before.learning_rate if rate is None else rate
             init_scale = before.init_scale if init_scale is None else init_scale
             l2_factors = before.l2_factors if l2_factors is None else l2_factors
         if rate is None:
-            rate = default_learning_rate(self.solver, rows)
+            rate = default_learning_rate(self.solver, sized)
         if init_scale is None:
-            init_scale = default_init_scale(rows)
+            init_scale = default_init_scale(sized)
         if l2_factors is None:
-            l2_factors = default_l2_factors(self.solver, targets.loss, rows, features.n_features)
+            l2_factors = default_l2_factors(self.solver, targets.loss, sized, features.n_features)
         n_fields = 0
         if self._model != "fm":
-            n_fields = machine.n_fields or features.n_fields(rows)
+            highest = rows.validate().max_field if isinstance(rows, Rows) else rows.highest_field
+            n_fields = machine.n_fields or features.n_fields(highest)
         return solver_options(
             self.solver,
             model=self._model,

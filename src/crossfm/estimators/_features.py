@@ -79,18 +79,22 @@ class Features:
             return np.arange(self.n_features, dtype=np.int32)
         return None
 
-    def n_fields(self, rows: Rows) -> int:
-        """The number of fields, as far as the first rows tell."""
+    def n_fields(self, highest: int) -> int:
+        """The number of fields, as far as the first rows tell: `highest` is that of theirs, or -1.
+
+        Raises:
+            DataError: neither columns nor the rows say.
+        """
         if self.schema is not None:
             return len(self.schema.field_names)
         if self.kind == "matrix":
             return self.n_features
-        if rows.fields is None:
+        if highest < 0:
             raise DataError(
                 f"{self.owner} needs the field of each feature, and these ids have none: give a"
                 " frame, a matrix, libffm text, or Rows(..., fields=...)"
             )
-        return max(1, rows.validate().max_field + 1)
+        return highest + 1
 
     # --- learning ---------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from crossfm.estimators._scaling import Scaling
 from crossfm.estimators._targets import Targets
 from crossfm.model import FactorModel, empty_factors
 from crossfm.solvers import FusedTrainer, SolverOptions
-from crossfm.solvers.fused import padded_factors
+from crossfm.solvers.parameters import padded_factors
 
 __all__ = ["Machine"]
 

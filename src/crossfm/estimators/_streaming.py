@@ -103,6 +103,11 @@ class StreamedRows:
         return [self.cached.totals[i] for i in self.blocks]
 
     @property
+    def highest_field(self) -> int:
+        """The largest field that rows carry; -1: they carry none."""
+        return max((one.max_field for one in self.cached.stats), default=-1)
+
+    @property
     def total(self) -> Totals:
         """Of all blocks; squares are those of scaled values."""
         found = Totals()

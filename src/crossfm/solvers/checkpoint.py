@@ -16,7 +16,7 @@ from crossfm.data.blockfile import BlockFile, BlockWriter
 from crossfm.data.files import remove_leftovers, replacing
 from crossfm.errors import DataError, ModelFileError
 from crossfm.fitting import Epoch, History
-from crossfm.model import FactorModel, empty_factors
+from crossfm.model import FactorModel
 from crossfm.solvers.fused import FusedTrainer
 
 __all__ = ["Checkpoint", "Place"]
@@ -86,8 +86,10 @@ class Checkpoint:
             writer = BlockWriter(file)
             writer.add(arrays)
             for model in kept or ():
-                writer.add({"weights": model.weights, "factors": model.factors},
-                           {"bias": model.bias})  # fmt: skip
+                arrays = {"weights": model.weights, "factors": model.factors}
+                if model.field_weights is not None:
+                    arrays["field_weights"] = model.field_weights
+                writer.add(arrays, {"bias": model.bias})
             writer.finish(
                 {
                     "kind": KIND,
@@ -154,8 +156,7 @@ class Checkpoint:
 
     def _model(self, file: BlockFile, block: int, trainer: FusedTrainer) -> FactorModel:
         found = file.arrays(block)
-        n, k = found["factors"].shape
-        factors = empty_factors(n, k)
+        factors = trainer.empty_factors(len(found["factors"]))
         factors[...] = found["factors"]
         return FactorModel(
             bias=file.abouts[block]["bias"],
@@ -163,6 +164,7 @@ class Checkpoint:
             factors=factors,
             interactions=trainer.options.interactions,
             field_of=trainer.field_of,
+            field_weights=found.get("field_weights"),
         )
 
 

@@ -185,7 +185,8 @@ class Adam(SolverOptions):
     ``v -= learning_rate * m' / (sqrt(a') + epsilon)`` with ``m' = m / (1 - beta1^t)`` and
     ``a' = a / (1 - beta2^t)``, t the number of rows trained so far. What a row does not hold stands
     still, its averages too; so a feature that is first seen late begins with steps of up to
-    ``(1 - beta1) / sqrt(1 - beta2)``, about three, learning rates.
+    ``(1 - beta1) / sqrt(1 - beta2)``, about three, learning rates. The bias, and the field weights
+    of a field-weighted model, belong to all rows and step with each.
 
     Steps do not shrink with the rows trained: what is best is often passed soon, so validate.
 
