@@ -7,4 +7,5 @@ NB_MODULE(_native, m) {
   crossfm::bind_pairwise(m);
   crossfm::bind_parse(m);
   crossfm::bind_hash(m);
+  crossfm::bind_encode(m);
 }

@@ -23,5 +23,6 @@ void bind_fm(nb::module_& m);
 void bind_pairwise(nb::module_& m);
 void bind_parse(nb::module_& m);
 void bind_hash(nb::module_& m);
+void bind_encode(nb::module_& m);
 
 }  // namespace crossfm

@@ -10,6 +10,7 @@
 #include <shared_mutex>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace crossfm {
@@ -102,7 +103,7 @@ struct Numbers {
 
 struct StringKeys {
   std::vector<std::int64_t> offsets{0};
-  std::vector<char> data;
+  std::vector<std::uint8_t> data;
 
   void push(std::string_view text) {
     data.insert(data.end(), text.begin(), text.end());
@@ -180,9 +181,56 @@ class Index {
     return places;
   }
 
+  // The position of each query in `places`, those that are new appended; -1 where `valid`, a bitmap
+  // of Arrow's that begins at `bit`, says that a query is missing.
+  template <class Queries>
+  void encode(const Queries& queries, const std::uint8_t* valid, std::size_t bit,
+              std::int32_t* places) {
+    constexpr std::size_t kBlock = 32;
+    const std::size_t n = queries.size();
+    const std::unique_lock lock(mutex_);
+    std::uint64_t hashes[kBlock];
+    for (std::size_t start = 0; start < n; start += kBlock) {
+      const std::size_t count = n - start < kBlock ? n - start : kBlock;
+      if (2 * (size_ + count) > slots_.size()) reserve(2 * (size_ + count));
+      for (std::size_t j = 0; j < count; ++j) {
+        hashes[j] = quick_hash(queries[start + j]);
+        hint(&slots_[hashes[j] & mask_]);
+      }
+      for (std::size_t j = 0; j < count; ++j) {
+        const Slot& slot = slots_[hashes[j] & mask_];
+        if (slot.place) keys_.prefetch(slot.place - 1);
+      }
+      for (std::size_t j = 0; j < count; ++j) {
+        const std::size_t i = start + j;
+        if (valid && !(valid[(bit + i) >> 3] >> ((bit + i) & 7) & 1)) {
+          places[i] = -1;
+          continue;
+        }
+        std::size_t at = hashes[j] & mask_;
+        while (slots_[at].place && !(slots_[at].tag == tag(hashes[j]) &&
+                                     keys_.holds(slots_[at].place - 1, queries[i])))
+          at = (at + 1) & mask_;
+        if (!slots_[at].place) {
+          keys_.push(queries[i]);
+          slots_[at] = {static_cast<std::uint32_t>(++size_), tag(hashes[j])};
+          hashes_.push_back(hashes[j]);
+        }
+        places[i] = static_cast<std::int32_t>(slots_[at].place - 1);
+      }
+    }
+  }
+
   std::size_t size() const {
     const std::shared_lock lock(mutex_);
     return size_;
+  }
+
+  // The keys in the order of their positions; the index is empty afterwards.
+  Keys take() {
+    const std::unique_lock lock(mutex_);
+    slots_ = {}, hashes_ = {}, mask_ = 0, size_ = 0;
+    return std::exchange(keys_, Keys{});
   }
 
  private:
@@ -217,6 +265,20 @@ class Index {
 
 using StringIndex = Index<StringKeys>;
 using IntIndex = Index<NumberKeys>;
+
+// The places of an Arrow array's values. `valid` is its bitmap, or none where nothing is missing.
+template <class Keys, class Queries>
+auto encoded(Index<Keys>& index, const Queries& queries, const std::optional<Bytes>& valid,
+             std::size_t bit) {
+  if (valid && valid->shape(0) * 8 < bit + queries.size())
+    throw std::invalid_argument("the bitmap is shorter than the values");
+  std::vector<std::int32_t> places(queries.size());
+  {
+    nb::gil_scoped_release release;
+    index.encode(queries, valid ? valid->data() : nullptr, bit, places.data());
+  }
+  return returned(std::move(places));
+}
 
 template <class Text>
 std::vector<std::int64_t> buckets(std::size_t n, std::int64_t n_buckets, Text text) {
@@ -284,7 +346,21 @@ void bind_hash(nb::module_& m) {
             }
             return returned(std::move(out));
           },
-          nb::arg("offsets"), nb::arg("data"), "The position of each string, -1 if absent.");
+          nb::arg("offsets"), nb::arg("data"), "The position of each string, -1 if absent.")
+      .def(
+          "encode",
+          [](StringIndex& index, Ints offsets, Bytes data, std::optional<Bytes> valid,
+             std::size_t bit) { return encoded(index, Strings(offsets, data), valid, bit); },
+          nb::arg("offsets"), nb::arg("data"), nb::arg("valid").none(), nb::arg("bit"),
+          "The position of each string, those that are new appended; -1 where the bitmap `valid`,\n"
+          "which begins at `bit`, has 0.")
+      .def(
+          "take",
+          [](StringIndex& index) {
+            StringKeys keys = index.take();
+            return nb::make_tuple(returned(std::move(keys.offsets)), returned(std::move(keys.data)));
+          },
+          "(offsets, data) of the strings in the order of their positions; it is empty then.");
   nb::class_<IntIndex>(m, "IntIndex", "Positions of distinct integers.")
       .def(nb::init<>())
       .def("__len__", &IntIndex::size)
@@ -307,7 +383,17 @@ void bind_hash(nb::module_& m) {
             }
             return returned(std::move(out));
           },
-          nb::arg("values"), "The position of each integer, -1 if absent.");
+          nb::arg("values"), "The position of each integer, -1 if absent.")
+      .def(
+          "encode",
+          [](IntIndex& index, Ints values, std::optional<Bytes> valid, std::size_t bit) {
+            return encoded(index, Numbers(values), valid, bit);
+          },
+          nb::arg("values"), nb::arg("valid").none(), nb::arg("bit"),
+          "The position of each integer, those that are new appended; -1 where the bitmap has 0.")
+      .def(
+          "take", [](IntIndex& index) { return returned(std::move(index.take().values)); },
+          "The integers in the order of their positions; it is empty then.");
 }
 
 }  // namespace crossfm

@@ -304,6 +304,23 @@ class StringIndex:
     ) -> NDArray[numpy.int32]:
         """The position of each string, -1 if absent."""
 
+    def encode(
+        self,
+        offsets: NDArray[numpy.int64],
+        data: NDArray[numpy.uint8],
+        valid: NDArray[numpy.uint8] | None,
+        bit: int,
+    ) -> NDArray[numpy.int32]:
+        """
+        The position of each string, those that are new appended; -1 where the bitmap `valid`,
+        which begins at `bit`, has 0.
+        """
+
+    def take(self) -> tuple:
+        """
+        (offsets, data) of the strings in the order of their positions; it is empty then.
+        """
+
 class IntIndex:
     """Positions of distinct integers."""
 
@@ -314,3 +331,67 @@ class IntIndex:
 
     def find(self, values: NDArray[numpy.int64]) -> NDArray[numpy.int32]:
         """The position of each integer, -1 if absent."""
+
+    def encode(
+        self, values: NDArray[numpy.int64], valid: NDArray[numpy.uint8] | None, bit: int
+    ) -> NDArray[numpy.int32]:
+        """
+        The position of each integer, those that are new appended; -1 where the bitmap has 0.
+        """
+
+    def take(self) -> NDArray[numpy.int64]:
+        """The integers in the order of their positions; it is empty then."""
+
+def count_codes(
+    codes: NDArray[numpy.int32], valid: NDArray[numpy.uint8] | None, bit: int, size: int
+) -> NDArray[numpy.int64]:
+    """
+    How often each code below `size` occurs, int64 [size]; rows where the bitmap `valid`, which
+    begins at `bit`, has 0 do not count.
+    """
+
+def order_strings(
+    offsets: NDArray[numpy.int64], data: NDArray[numpy.uint8], counts: NDArray[numpy.int64]
+) -> NDArray[numpy.int64]:
+    """The order of strings by falling count, ties by their bytes, int64 [n]."""
+
+class RowWriter:
+    """
+    Ids and values of rows of equal length from columns, each added in pieces
+    from the first row on. Of one thread at a time.
+    """
+
+    def __init__(self, n_rows: int, n_columns: int, wide: bool) -> None: ...
+    def add_codes(
+        self,
+        column: int,
+        codes: NDArray[numpy.int32],
+        valid: NDArray[numpy.uint8] | None,
+        bit: int,
+        table: NDArray,
+        none: int,
+    ) -> None:
+        """Rows whose id is table[code], or `none` where the bitmap has 0."""
+
+    def add_ids(self, column: int, ids: NDArray, shift: int, none: int) -> None:
+        """Rows whose id is ids[row] + shift."""
+
+    def add_numbers(
+        self,
+        column: int,
+        x: NDArray[numpy.float64],
+        mean: float,
+        std: float,
+        present: int,
+        none: int,
+    ) -> None:
+        """
+        Rows with the id `present` and the value (x - mean) / std; NaN: `none` and 1.
+        """
+
+    def write(self, ids: NDArray, values: NDArray[numpy.float32] | None, threads: int) -> tuple:
+        """
+        Fill ids (int32, int64 where wide) and values (float32, or None) row by row. Returns,
+        of each column, the rows with the id `none`, and the first row whose value float32
+        cannot hold, or -1.
+        """

@@ -66,7 +66,7 @@ def read_table(paths: Sequence[Path], wanted: Wanted, types: dict[str, Any]) -> 
     from crossfm.data.values import numbers
 
     columns = wanted.columns(column_names(paths[0]))
-    table = as_table([str(path) for path in paths], columns, types)
+    table = as_table([str(path) for path in paths], columns, types, dictionaries=True)
     if table.num_rows == 0:
         raise DataError(f"{_named(paths)} holds no rows")
     assert wanted.target is not None

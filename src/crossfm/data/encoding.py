@@ -7,21 +7,32 @@ Local id 0 of every field is "missing", and for categories "unknown" as well.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from crossfm.data.bags import Bags, pool, read_bags
+from crossfm.data.coded import Coded, Codes, coded
 from crossfm.data.fields import Bag, Categorical, Field, Numeric
 from crossfm.data.hashing import bucket_of
 from crossfm.data.values import Values, canonical, numbers
 from crossfm.data.vocabulary import Vocabulary
 from crossfm.errors import DataError, SchemaError
 
-__all__ = ["Counts", "Encoded", "Encoding", "encoding_for"]
+__all__ = [
+    "Counts",
+    "Encoded",
+    "Encoding",
+    "LocalIds",
+    "Looked",
+    "Pooled",
+    "Scaled",
+    "encoding_for",
+]
 
 
 class Counts(NamedTuple):
@@ -32,13 +43,43 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """One field's features: one a row, or `lengths` many (a bag)."""
+class LocalIds:
+    """A feature a row, with value 1."""
 
-    ids: NDArray[Any]  # local, [n] or [nnz]
+    ids: NDArray[Any]  # int32 or int64 [n]
+    missing: int  # of the rows with id 0
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A feature a row, with value 1, by the row's code."""
+
+    parts: tuple[Codes, ...]
+    ids: NDArray[Any]  # of each distinct value, int32 or int64
+    missing: int  # of the rows with id 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A number a row: id 1 with the value ``(x - mean) / std``; where x is NaN, id 0 with 1."""
+
+    x: NDArray[np.float64]  # [n]
+    mean: float
+    std: float
+    beyond: Callable[[int], DataError]  # the error for a row whose value float32 cannot hold
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """`lengths` many features a row."""
+
+    ids: NDArray[Any]  # [nnz]
     values: NDArray[np.float32] | None  # None: all ones
-    lengths: NDArray[np.int64] | None  # None: one a row
+    lengths: NDArray[np.int64]  # [n]
     counts: Counts
+
+
+Encoded: TypeAlias = LocalIds | Looked | Scaled | Pooled  # ids are local
 
 
 class Encoding(abc.ABC):
@@ -95,8 +136,12 @@ class LookupEncoding(Encoding):
     def size(self) -> int:
         return 1 + (len(self.vocabulary) if self.buckets is None else self.buckets)
 
-    def learn(self, column: Values) -> None:
-        if self.buckets is None:
+    def learn(self, column: Values | Coded) -> None:
+        if self.buckets is not None:
+            return
+        if isinstance(column, Coded):
+            self.vocabulary.add_counted(*column.counted())
+        else:
             self.vocabulary.add(column)
 
     def label(self, local: int) -> str:
@@ -131,15 +176,14 @@ class LookupEncoding(Encoding):
             self.vocabulary.check(values, self.name)
         return values
 
-    def _find(self, column: Values) -> tuple[NDArray[Any], Counts]:
+    def _find(self, column: Values) -> NDArray[Any]:
         """Local ids, 0 where missing or unknown."""
-        missing = column.array.null_count
         if self.buckets is None:
             ids: NDArray[Any] = self.vocabulary.find(column)
         else:
             ids = bucket_of(column, self.buckets)
         ids += 1
-        return ids, Counts(int(np.count_nonzero(ids == 0)) - missing, missing)
+        return ids
 
 
 class CategoricalEncoding(LookupEncoding):
@@ -148,12 +192,21 @@ class CategoricalEncoding(LookupEncoding):
     def __init__(self, field: Categorical) -> None:
         super().__init__(field.name, field.min_count, field.hash_buckets)
 
-    def read(self, table: pa.Table) -> Values:
-        return self._checked(table.column(self.name))
+    def read(self, table: pa.Table) -> Values | Coded:
+        column = table.column(self.name)
+        found = coded(column, self.name)
+        if found is None:
+            return self._checked(column)
+        if self.buckets is None:
+            self.vocabulary.check(Values(found.kind, found.values), self.name)
+        return found
 
     def encode(self, table: pa.Table) -> Encoded:
-        ids, counts = self._find(self.read(table))
-        return Encoded(ids, None, None, counts)
+        column = self.read(table)
+        if isinstance(column, Coded):
+            ids = self._find(Values(column.kind, column.values))
+            return Looked(column.parts, ids, column.missing)
+        return LocalIds(self._find(column), column.array.null_count)
 
 
 class BagEncoding(LookupEncoding):
@@ -171,11 +224,13 @@ class BagEncoding(LookupEncoding):
 
     def encode(self, table: pa.Table) -> Encoded:
         bags = self._bags(table)
-        ids, counts = self._find(self._checked(bags.values))
+        column = self._checked(bags.values)
+        ids, missing = self._find(column), column.array.null_count
+        unknown = int(np.count_nonzero(ids == 0)) - missing
         weights = None if self.field.weights is None else table.column(self.field.weights)
         ids, values, lengths = pool(bags, ids, self.field, weights)
         nulls = int(np.count_nonzero(bags.missing))
-        return Encoded(ids, values, lengths, Counts(counts.unknown, counts.missing + nulls))
+        return Pooled(ids, values, lengths, Counts(unknown, missing + nulls))
 
     @property
     def column_types(self) -> dict[str, pa.DataType]:
@@ -227,30 +282,23 @@ class NumericEncoding(Encoding):
 
     def encode(self, table: pa.Table) -> Encoded:
         x = self.read(table)
-        missing = np.isnan(x)
-        n_missing = int(np.count_nonzero(missing))
-        counts = Counts(0, n_missing)
         if self.field.scale == "bucket":
+            missing = np.isnan(x)
             ids = np.searchsorted(self.edges, x, side="right") + 1
             ids[missing] = 0
-            return Encoded(ids, None, None, counts)
+            return LocalIds(ids, int(np.count_nonzero(missing)))
         if self.field.scale == "log":
             x = _signed_log(x)
-        if self.field.scale != "raw":
-            x = (x - self.mean) / self.std
-        with np.errstate(over="ignore"):
-            values = x.astype(np.float32)
-        beyond = np.isinf(values)
-        if beyond.any():
-            row = int(np.argmax(beyond))
-            raise DataError(
+        mean, std = (0.0, 1.0) if self.field.scale == "raw" else (self.mean, self.std)
+
+        def beyond(row: int) -> DataError:
+            return DataError(
                 f"column {self.field.name!r}, row {row}: the value is {self.read(table)[row]},"
-                f" {x[row]} when scaled, which float32 cannot hold; clip it, or make it missing"
+                f" {(x[row] - mean) / std} when scaled, which float32 cannot hold; clip it, or"
+                " make it missing"
             )
-        if not n_missing:
-            return Encoded(np.ones(len(x), np.int32), values, None, counts)
-        values[missing] = 1.0
-        return Encoded((~missing).astype(np.int32), values, None, counts)
+
+        return Scaled(x, mean, std, beyond)
 
     def label(self, local: int) -> str:
         name = self.field.name

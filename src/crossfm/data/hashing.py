@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from crossfm import _native
-from crossfm.data.values import Values, strings
+from crossfm.data.values import ARROW, Values, strings
 
-__all__ = ["PositionIndex", "bucket_of"]
+__all__ = ["PositionIndex", "bitmap", "bucket_of", "buffers"]
 
 
 def bucket_of(column: Values, n_buckets: int) -> NDArray[np.int64]:
@@ -32,7 +32,7 @@ def bucket_of(column: Values, n_buckets: int) -> NDArray[np.int64]:
     if kind == "int":
         buckets = _native.hash_ints(_bits(array), n_buckets)
     else:
-        buckets = _native.hash_strings(*_buffers(strings(column)), n_buckets)
+        buckets = _native.hash_strings(*buffers(strings(column)), n_buckets)
     return _unset_nulls(buckets, array)
 
 
@@ -47,7 +47,8 @@ class PositionIndex:
     """
 
     def __init__(self, kind: str) -> None:
-        self._index = _native.StringIndex() if kind == "string" else _native.IntIndex()
+        self.kind = kind
+        self._index: Any = _native.StringIndex() if kind == "string" else _native.IntIndex()
 
     def __len__(self) -> int:
         return len(self._index)
@@ -60,14 +61,35 @@ class PositionIndex:
         """The position of each value; -1 where it is missing or was never inserted."""
         return _unset_nulls(self._index.find(*_arguments(array)), array)
 
+    def encode(self, array: pa.Array) -> NDArray[np.int32]:
+        """As `find`, but values that were never inserted are."""
+        return self._index.encode(*_arguments(array), *bitmap(array))
+
+    def take(self) -> pa.Array:
+        """The values in the order of their positions; the index is empty afterwards."""
+        if self.kind == "string":
+            offsets, data = self._index.take()
+            parts = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+            return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, parts)
+        bits = self._index.take()
+        if self.kind == "bool":
+            return pa.array(bits).cast(pa.bool_())
+        return pa.Array.from_buffers(ARROW[self.kind], len(bits), [None, pa.py_buffer(bits)])
+
+
+def bitmap(array: pa.Array) -> tuple[NDArray[np.uint8] | None, int]:
+    """Arrow's bitmap of the values that are there, and the bit of the first; None: all are."""
+    valid = array.buffers()[0] if array.null_count else None
+    return (None, 0) if valid is None else (np.frombuffer(valid, np.uint8), array.offset)
+
 
 def _arguments(array: pa.Array) -> tuple[NDArray[Any], ...]:
     if pa.types.is_large_string(array.type):
-        return _buffers(array)
+        return buffers(array)
     return (_bits(array),)
 
 
-def _buffers(array: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+def buffers(array: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Offsets int64 ``[n + 1]`` and bytes of an array of strings, without a copy."""
     _, offsets, data = array.buffers()
     if offsets is None or not len(array):

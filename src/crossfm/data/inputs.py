@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -126,7 +127,7 @@ def as_rows(
         if are_tables(paths):
             schema = _need(schema, paths[0])
             columns = _columns(schema, targets, weights)
-            table = as_table(X, columns, schema.column_types)
+            table = as_table(X, columns, schema.column_types, dictionaries=True)
             return schema.transform(table, targets, weights)
         rows = _stack(_read_text(path) for path in paths)
         return _with(rows, paths[0], schema, targets, weights)
@@ -171,7 +172,10 @@ def iter_rows(
         schema = _need(schema, paths[0])
         for path in paths:
             columns = _columns(schema, targets, weights)
-            for table in tables.iter_tables(path, batch_rows, columns, types=schema.column_types):
+            types = schema.column_types
+            for table in tables.iter_tables(
+                path, batch_rows, columns, types=types, dictionaries=True
+            ):
                 yield schema.transform(table, targets, weights)
         return
     from crossfm.data import text
@@ -183,7 +187,11 @@ def iter_rows(
 
 
 def as_table(
-    X: Any, columns: Sequence[str] | None = None, types: Mapping[str, Any] | None = None
+    X: Any,
+    columns: Sequence[str] | None = None,
+    types: Mapping[str, Any] | None = None,
+    *,
+    dictionaries: bool = False,
 ) -> pa.Table:
     """A frame, or the Parquet or CSV files of a path or paths, as one Arrow table.
 
@@ -191,6 +199,7 @@ def as_table(
         X: of kind frame or path.
         columns: those to take, None: all.
         types: Arrow types of columns of CSV files, where they are known.
+        dictionaries: the files' columns of strings become dictionary columns; see `read_table`.
 
     Raises:
         SchemaError: `X` has no named columns; files whose columns do not agree.
@@ -204,14 +213,21 @@ def as_table(
     if not paths or not are_tables(paths):
         raise SchemaError(f"columns with names are needed, {_words(X)} has none")
     from crossfm.data import tables
+    from crossfm.data.coded import decoded
 
-    parts = [to_arrow(tables.read_table(path, columns, types=types), columns) for path in paths]
+    parts = [
+        to_arrow(tables.read_table(path, columns, types=types, dictionaries=dictionaries), columns)
+        for path in paths
+    ]
     if len(parts) == 1:
         return parts[0]
     import pyarrow as pa
 
     try:
-        return pa.concat_tables(parts, promote_options="permissive")
+        with contextlib.suppress(pa.ArrowException):
+            return pa.concat_tables(parts, promote_options="permissive")
+        # Dictionaries do not join with other columns, but their values may.
+        return pa.concat_tables(map(decoded, parts), promote_options="permissive")
     except pa.ArrowException as error:
         raise SchemaError(f"the files' columns are not of the same types: {error}") from error
 

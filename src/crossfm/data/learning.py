@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from crossfm.data.coded import Coded, count_values
 from crossfm.data.encoding import Encoding, LookupEncoding, NumericEncoding, encoding_for
 from crossfm.data.fields import Field, Numeric
+from crossfm.data.threads import on_threads, threads_for
 from crossfm.data.values import Values
 from crossfm.data.vocabulary import Vocabulary
 from crossfm.errors import DataError
@@ -45,13 +47,27 @@ def learn_encodings(fields: Sequence[Field], tables: Iterable[pa.Table]) -> list
     n_rows = 0
     for table in tables:
         n_rows += table.num_rows
-        for encoding, gatherer in zip(encodings, gathered, strict=True):
-            gatherer.see(encoding.read(table))
+        read = partial(_see, table)
+        on_threads(read, list(zip(encodings, gathered, strict=True)), threads_for(table.num_rows))
     if not n_rows:
         raise DataError("the frame has no rows to fit the schema to")
-    for gatherer in gathered:
-        gatherer.teach()
+    on_threads(lambda gatherer: gatherer.teach(), gathered, threads_for(n_rows))
+    for encoding, gatherer in zip(encodings, gathered, strict=True):
+        if isinstance(gatherer, _Count) and gatherer.dropped:
+            assert isinstance(encoding, LookupEncoding)
+            warnings.warn(
+                f"field {encoding.name!r} has more than {MOST_RARE:,} distinct values;"
+                f" {gatherer.dropped:,} seen once were forgotten on the way, so that a value may"
+                " need one more row than min_count says; hash_buckets needs no memory for values",
+                UserWarning,
+                stacklevel=5,
+            )
     return encodings
+
+
+def _see(table: pa.Table, pair: tuple[Encoding, _Sample | _Count | _Nothing]) -> None:
+    encoding, gatherer = pair
+    gatherer.see(encoding.read(table))
 
 
 def _gatherer(encoding: Encoding) -> _Sample | _Count | _Nothing:
@@ -98,19 +114,23 @@ class _Count:
     def __init__(self, encoding: LookupEncoding) -> None:
         self.encoding = encoding
         self.counted = Vocabulary(NEVER)  # all its values are rare, and counted
-        self.waiting: list[tuple[Values, pa.Array]] = []
+        self.waiting: list[tuple[Values, NDArray[np.int64]]] = []
         self.n_waiting = self.dropped = 0
 
-    def see(self, column: Values) -> None:
+    def see(self, column: Values | Coded) -> None:
+        if isinstance(column, Coded):
+            column, counts = column.counted()
+        elif column.kind is not None:
+            array, counts = count_values(column)
+            column = Values(column.kind, array)
         if column.kind is None:
             return
         for values, _ in self.waiting[-1:]:
             if {"datetime"} & {values.kind, column.kind} and values.kind != column.kind:
                 self._add_up()  # so that the check below knows what came before
         self.counted.check(column, self.encoding.name)
-        found = pc.value_counts(column.array.drop_null())
-        self.waiting.append((Values(column.kind, found.field(0)), found.field(1)))
-        self.n_waiting += len(found)
+        self.waiting.append((column, counts))
+        self.n_waiting += len(counts)
         if self.n_waiting > max(PENDING, len(self.counted.rare)):
             self._add_up()
 
@@ -118,15 +138,7 @@ class _Count:
         self._add_up()
         vocabulary = Vocabulary(self.encoding.vocabulary.min_count)
         values = Values(self.counted.kind, self.counted.rare)
-        vocabulary.add_counted(values, pa.array(self.counted.rare_counts))
-        if self.dropped:
-            warnings.warn(
-                f"field {self.encoding.name!r} has more than {MOST_RARE:,} distinct values;"
-                f" {self.dropped:,} seen once were forgotten on the way, so that a value may need"
-                " one more row than min_count says; hash_buckets needs no memory for values",
-                UserWarning,
-                stacklevel=6,
-            )
+        vocabulary.add_counted(values, self.counted.rare_counts)
         self.encoding.vocabulary = vocabulary
 
     def _add_up(self) -> None:
@@ -134,7 +146,7 @@ class _Count:
         for kind in kinds:
             same = [one for one in self.waiting if one[0].kind == kind]
             values = Values(kind, pa.concat_arrays([v.array for v, _ in same]))
-            self.counted.add_counted(values, pa.concat_arrays([counts for _, counts in same]))
+            self.counted.add_counted(values, np.concatenate([counts for _, counts in same]))
         self.waiting, self.n_waiting = [], 0
         often = self.counted.rare_counts > 1
         if len(often) > MOST_RARE and self.encoding.vocabulary.min_count > 1:

@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from crossfm.data.encoding import Counts, Encoded, Encoding, encoding_for
+from crossfm.data.assembling import assemble
+from crossfm.data.encoding import Counts, Encoding, encoding_for
 from crossfm.data.fields import Bag, Categorical, Field, Numeric
 from crossfm.data.frames import to_arrow
 from crossfm.data.infer import Guess, infer
 from crossfm.data.learning import learn_encodings
 from crossfm.data.rows import Rows
 from crossfm.data.show import schema_table
+from crossfm.data.threads import on_threads, threads_for
 from crossfm.data.values import numbers
 from crossfm.errors import DataError, SchemaError, did_you_mean
 
@@ -107,8 +109,7 @@ class Schema:
         if table.num_rows == 0:
             raise DataError("the frame has no rows to fit the schema to")
         encodings = [encoding_for(field) for field in self.fields]
-        for encoding in encodings:
-            encoding.learn(encoding.read(table))
+        on_threads(lambda one: one.learn(one.read(table)), encodings, threads_for(table.num_rows))
         return self._adopt(encodings)
 
     def fit_batches(self, frames: Iterable[Any]) -> Schema:
@@ -177,15 +178,16 @@ class Schema:
                 not as many as the rows.
         """
         encodings = self._fitted()
-        named = [c for c in (targets, weights) if isinstance(c, str)]
-        table = to_arrow(frame, list(dict.fromkeys([*self.columns, *named])))
-        parts = [encoding.encode(table) for encoding in encodings]
-        self.unseen_ = {
-            field.name: part.counts
-            for field, part in zip(self.fields, parts, strict=True)
-            if any(part.counts)
-        }
-        ids, values, offsets = self._assemble(parts, table.num_rows)
+        others = [c for c in (targets, weights) if isinstance(c, str)]
+        table = to_arrow(frame, list(dict.fromkeys([*self.columns, *others])))
+        threads = threads_for(table.num_rows)
+        parts = on_threads(lambda encoding: encoding.encode(table), encodings, threads)
+        wide = self.n_features_ > np.iinfo(np.int32).max
+        ids, values, offsets, unseen = assemble(
+            parts, self._blocks, table.num_rows, np.int64 if wide else np.int32, threads
+        )
+        named = zip(self.field_names, unseen, strict=True)
+        self.unseen_ = {name: counts for name, counts in named if any(counts)}
         return Rows(
             ids,
             values,
@@ -194,49 +196,6 @@ class Schema:
             weights=_target(table, weights, "weight"),
             n_rows=table.num_rows,
         )
-
-    def _assemble(
-        self, parts: list[Encoded], n: int
-    ) -> tuple[NDArray[Any], NDArray[np.float32] | None, NDArray[np.int64] | None]:
-        """The fields' features interleaved, row by row."""
-        dtype = np.int32 if self.n_features_ <= np.iinfo(np.int32).max else np.int64
-        ones = all(part.values is None for part in parts)
-        if all(part.lengths is None for part in parts):
-            matrix = np.empty((n, len(parts)), dtype)
-            weights = None if ones else np.ones((n, len(parts)), np.float32)
-            for f, part in enumerate(parts):
-                matrix[:, f] = self._global_ids(f, part.ids)
-                if weights is not None and part.values is not None:
-                    weights[:, f] = part.values
-            return matrix.ravel(), None if weights is None else weights.ravel(), None
-        lengths = sum((1 if p.lengths is None else p.lengths for p in parts), np.zeros(n, np.int64))
-        offsets = np.zeros(n + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        ids = np.empty(int(offsets[-1]), dtype)
-        values = None if ones else np.ones(len(ids), np.float32)
-        at = offsets[:-1].copy()  # where the next field of each row begins
-        for f, part in enumerate(parts):
-            if part.lengths is None:
-                places = at
-                at = at + 1
-            else:
-                starts = np.cumsum(part.lengths) - part.lengths
-                places = np.arange(len(part.ids)) + np.repeat(at - starts, part.lengths)
-                at = at + part.lengths
-            ids[places] = self._global_ids(f, part.ids)
-            if values is not None and part.values is not None:
-                values[places] = part.values
-        return ids, values, offsets
-
-    def _global_ids(self, f: int, local: NDArray[Any]) -> NDArray[Any]:
-        """The schema's ids of a field's local ids."""
-        starts, ends = self._blocks[f]
-        if len(starts) == 1:
-            start = starts[0]
-            wide = start + ends[0] > np.iinfo(local.dtype).max
-            return local.astype(np.int64) + start if wide else local + local.dtype.type(start)
-        run = np.searchsorted(ends, local, side="right")
-        return local + (starts - np.concatenate([[0], ends[:-1]]))[run]
 
     # --- names ------------------------------------------------------------------------------
 

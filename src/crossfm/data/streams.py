@@ -205,7 +205,9 @@ class _Reader:
         types = {name: kind for name, kind in self.types.items() if name in columns}
         n_rows = 0
         for path in self.paths:
-            for table in tables.iter_tables(path, self.block_rows, columns, types=types):
+            for table in tables.iter_tables(
+                path, self.block_rows, columns, types=types, dictionaries=True
+            ):
                 n_rows += table.num_rows
                 self._tell(n_rows, number, of)
                 yield table

@@ -1,12 +1,20 @@
-"""How many threads a call uses."""
+"""How many threads a call uses, and calls on several."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from crossfm.errors import DataError
 
-__all__ = ["thread_count"]
+__all__ = ["on_threads", "thread_count", "threads_for"]
+
+FEW_ROWS = 16_384  # with fewer, starting threads takes longer than the work
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def thread_count(n_jobs: int) -> int:
@@ -25,3 +33,30 @@ def thread_count(n_jobs: int) -> int:
         return n_jobs
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def threads_for(n_rows: int) -> int:
+    """Threads for work on columns of a table: as many as Arrow uses, where there is enough of it.
+
+    Example:
+        >>> threads_for(10)
+        1
+    """
+    if n_rows < FEW_ROWS:
+        return 1
+    import pyarrow as pa
+
+    return min(thread_count(-1), int(pa.cpu_count()))
+
+
+def on_threads(work: Callable[[A], B], items: Sequence[A], threads: int) -> list[B]:
+    """What `work` makes of each item, in order; of errors the first in that order is raised.
+
+    Example:
+        >>> on_threads(len, ["a", "bc"], 2)
+        [1, 2]
+    """
+    if threads <= 1 or len(items) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(threads, len(items))) as pool:
+        return list(pool.map(work, items))

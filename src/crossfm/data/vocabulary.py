@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from crossfm.data.coded import count_values, order_values
 from crossfm.data.hashing import PositionIndex
 from crossfm.data.values import (
     ARROW,
@@ -73,39 +74,31 @@ class Vocabulary:
         """
         if column.kind is None:
             return
-        counted = pc.value_counts(self._adopt(column).drop_null())
-        self._take_up(counted.field(0), counted.field(1))
+        array = self._adopt(column)
+        self._take_up(*count_values(Values(self.kind, array)))
 
-    def add_counted(self, column: Values, counts: pa.Array) -> None:
+    def add_counted(self, column: Values, counts: NDArray[np.int64]) -> None:
         """As `add`, of values that were counted before; none is missing, repeated ones add up."""
         if column.kind is None or not len(column.array):
             return
-        counted = pa.table({"value": self._adopt(column), "count": counts})
-        counted = counted.group_by("value").aggregate([("count", "sum")])
-        self._take_up(_whole(counted["value"]), _whole(counted["count_sum"]))
+        array = self._adopt(column)
+        self._take_up(*count_values(Values(self.kind, array), counts))
 
-    def _take_up(self, values: pa.Array, counts: pa.Array) -> None:
+    def _take_up(self, values: pa.Array, counts: NDArray[np.int64]) -> None:
         """Take up distinct values of the vocabulary's kind."""
-        new = self._positions(values) < 0
-        values, counts = values.filter(pa.array(new)), counts.filter(pa.array(new))
+        if len(self):
+            new = self._positions(values) < 0
+            values, counts = values.filter(pa.array(new)), counts[new]
         if self.min_count > 1 and len(values) + len(self.rare):
-            both = pa.table(
-                {
-                    "value": pa.chunked_array([self.rare, values]),
-                    "count": pa.chunked_array([pa.array(self.rare_counts), counts]),
-                }
-            )
-            summed = both.group_by("value").aggregate([("count", "sum")]).combine_chunks()
-            often = pc.greater_equal(summed["count_sum"], self.min_count)
-            rare = summed.filter(pc.invert(often)).sort_by("value").combine_chunks()
-            self.rare = _whole(rare["value"])
-            self.rare_counts = rare["count_sum"].to_numpy()
-            summed = summed.filter(often).combine_chunks()
-            values, counts = _whole(summed["value"]), _whole(summed["count_sum"])
-        order = pc.sort_indices(
-            pa.table({"value": values, "count": counts}),
-            sort_keys=[("count", "descending"), ("value", "ascending")],
-        )
+            if len(self.rare):
+                both = Values(self.kind, pa.concat_arrays([self.rare, values]))
+                values, counts = count_values(both, np.concatenate([self.rare_counts, counts]))
+            often = counts >= self.min_count
+            rare, self.rare_counts = values.filter(pa.array(~often)), counts[~often]
+            order = order_values(rare, np.zeros(len(rare), np.int64))
+            self.rare, self.rare_counts = rare.take(order), self.rare_counts[order.to_numpy()]
+            values, counts = values.filter(pa.array(often)), counts[often]
+        order = order_values(values, counts)
         values = values.take(order)
         if len(values):
             self._parts.append(values)  # not joined here: growth costs what the batch brings
@@ -188,10 +181,6 @@ class Vocabulary:
         if both.null_count or len(both.unique()) < len(both):
             raise SchemaError("values repeat, or are missing")
         return self
-
-
-def _whole(column: Any) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _to_json(array: pa.Array) -> list[Any]:

@@ -305,7 +305,7 @@ def file_batches(X: Any, schema_now: Callable[[], Schema | None]) -> Iterator[An
     for path in paths:
         schema = schema_now()
         types = None if schema is None else schema.column_types
-        yield from tables.iter_tables(path, types=types)
+        yield from tables.iter_tables(path, types=types, dictionaries=True)
 
 
 def drop_unknown(rows: Rows, n_features: int) -> Rows:
@@ -462,7 +462,8 @@ def _same(y: Any, table: Any, name: str, named: bool = False) -> bool:
 
 def _table(X: Any, columns: list[str] | None, schema: Schema | None = None) -> Any:
     unique = None if columns is None else list(dict.fromkeys(columns))
-    return inputs.as_table(X, unique, None if schema is None else schema.column_types)
+    types = None if schema is None else schema.column_types
+    return inputs.as_table(X, unique, types, dictionaries=True)
 
 
 def _named(*given: Any) -> list[str]:
