@@ -1,6 +1,8 @@
 """Benchmarks: crossfm and its peers on the same data, with bars that hold or do not.
 
     python -m benchmarks.speed fm                    training rows per second, threads, memory
+    python -m benchmarks.speed text                  libsvm text to arrays
+    python -m benchmarks.speed tables                Parquet to encoded rows, vocabularies included
     python -m benchmarks.quality movielens-100k      RMSE over the official folds
     python -m benchmarks.quality frappe              AUC and log loss on the rebuilt train part
     python -m benchmarks.quality frappe --networks   AUC of the networks of crossfm.nn

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import peers, text
+from benchmarks import peers, tables, text
 from benchmarks.figures import Figure, Report, Spread, show_table
 from benchmarks.harness import (
     Disagreement,
@@ -284,6 +284,7 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("-v", "--verbose", action="store_true", help="a line about each run")
     one.set_defaults(run=fm)
     text.add_command(commands)
+    tables.add_command(commands)
     arguments = parser.parse_args(argv)
     try:
         return int(arguments.run(arguments))
