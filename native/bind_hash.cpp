@@ -110,6 +110,7 @@ struct StringKeys {
     offsets.push_back(static_cast<std::int64_t>(data.size()));
   }
   void prefetch(std::size_t i) const { hint(&offsets[i]); }
+  void prefetch_data(std::size_t i) const { hint(data.data() + offsets[i]); }
   bool holds(std::size_t i, std::string_view text) const {
     const auto length = static_cast<std::size_t>(offsets[i + 1] - offsets[i]);
     return length == text.size() && std::memcmp(data.data() + offsets[i], text.data(), length) == 0;
@@ -121,6 +122,7 @@ struct NumberKeys {
 
   void push(std::int64_t value) { values.push_back(value); }
   void prefetch(std::size_t i) const { hint(&values[i]); }
+  void prefetch_data(std::size_t) const {}
   bool holds(std::size_t i, std::int64_t value) const { return values[i] == value; }
 };
 
@@ -167,6 +169,10 @@ class Index {
         if (slot.place) keys_.prefetch(slot.place - 1);
       }
       for (std::size_t j = 0; j < count; ++j) {
+        const Slot& slot = slots_[hashes[j] & mask_];
+        if (slot.place) keys_.prefetch_data(slot.place - 1);
+      }
+      for (std::size_t j = 0; j < count; ++j) {
         std::size_t at = hashes[j] & mask_;
         while (slots_[at].place) {
           if (slots_[at].tag == tag(hashes[j]) &&
@@ -200,6 +206,10 @@ class Index {
       for (std::size_t j = 0; j < count; ++j) {
         const Slot& slot = slots_[hashes[j] & mask_];
         if (slot.place) keys_.prefetch(slot.place - 1);
+      }
+      for (std::size_t j = 0; j < count; ++j) {
+        const Slot& slot = slots_[hashes[j] & mask_];
+        if (slot.place) keys_.prefetch_data(slot.place - 1);
       }
       for (std::size_t j = 0; j < count; ++j) {
         const std::size_t i = start + j;

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         write_libffm,
         write_libsvm,
     )
+    from crossfm.data.writing import rows_table, table_rows, write_table
 
 _HOME = {
     "Bag": "crossfm.data.fields",
@@ -42,10 +43,13 @@ _HOME = {
     "read_libffm": "crossfm.data.text",
     "read_libsvm": "crossfm.data.text",
     "read_table": "crossfm.data.tables",
+    "rows_table": "crossfm.data.writing",
     "stream_rows": "crossfm.data.streams",
+    "table_rows": "crossfm.data.writing",
     "to_arrow": "crossfm.data.frames",
     "write_libffm": "crossfm.data.text",
     "write_libsvm": "crossfm.data.text",
+    "write_table": "crossfm.data.writing",
 }
 
 __all__ = [
@@ -66,10 +70,13 @@ __all__ = [
     "read_libffm",
     "read_libsvm",
     "read_table",
+    "rows_table",
     "stream_rows",
+    "table_rows",
     "to_arrow",
     "write_libffm",
     "write_libsvm",
+    "write_table",
 ]
 
 

@@ -19,13 +19,17 @@ from crossfm.data.files import existing_file, is_packed
 from crossfm.data.threads import on_threads, threads_for
 from crossfm.errors import DataError, SchemaError, did_you_mean
 
-__all__ = ["iter_tables", "read_table"]
+__all__ = ["iter_tables", "read_table", "table_format"]
 
 PathLike = str | os.PathLike[str]
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 PARQUET = (".parquet", ".pq", ".parq")
 PARQUET_MAGIC = b"PAR1"
 CSV_BLOCK_BYTES = 4 << 20
+_UNNAMED = (
+    f"its name does not say what it is; expected one of {', '.join((*PARQUET, *SEPARATORS))}, the"
+    " latter also with .gz or .zst"
+)
 # What stands for a missing value in a CSV file, in text columns too.
 MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
 
@@ -194,10 +198,24 @@ def _is_parquet(path: Path) -> bool:
     with open(path, "rb") as file:
         if file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC:
             return True
-    raise DataError(
-        f"{path}: its name does not say what it is; expected one of"
-        f" {', '.join((*PARQUET, *SEPARATORS))}, the latter also with .gz or .zst"
-    )
+    raise DataError(f"{path}: {_UNNAMED}")
+
+
+def table_format(path: PathLike) -> str | None:
+    """By the file's name: the separator of a CSV or TSV file, None for Parquet.
+
+    Raises:
+        DataError: the name says neither.
+
+    Example:
+        >>> table_format("log.parquet"), table_format("log.csv.gz")
+        (None, ',')
+    """
+    found = Path(path)
+    separator = _separator(found)
+    if separator is None and found.suffix not in PARQUET:
+        raise DataError(f"{path}: {_UNNAMED}")
+    return separator
 
 
 def _separator(path: Path) -> str | None:
