@@ -253,21 +253,25 @@ double train(const BatchView& batch, std::optional<Array<int64_t>> order, const 
 void score(const BatchView& batch, Array<float> factors, int64_t factors_at, int64_t stride, Array<float> linear,
            int64_t linear_at, int64_t linear_stride, float bias, int k, bool across_fields, int64_t n_features,
            Out<float> out, int threads, int model_kind, int n_fields, int length,
-           std::optional<Array<float>> field_weights, int64_t field_weights_at) {
+           std::optional<Array<float>> field_weights, int64_t field_weights_at, int storage) {
   const Model kind = model_of(model_kind, n_fields, length, k, field_weights.has_value());
   expect_places(batch, kind, n_fields);
   expect(!field_weights || (field_weights_at >= 0 && static_cast<int64_t>(field_weights->shape(0)) >=
                                                          field_weights_at + n_fields * fields_apart(n_fields)),
          "the field weights are too small");
   expect(static_cast<int64_t>(out.shape(0)) == batch.n_rows, "out must have n_rows entries");
-  expect(k > 0 && k % 4 == 0 && stride >= k && linear_stride >= 1 && factors_at >= 0 && linear_at >= 0,
+  expect(storage >= 0 && storage < kStorages, "unknown storage");
+  const auto stored = static_cast<Storage>(storage);
+  const int64_t floats = stored == Storage::float32 ? k : stored == Storage::float16 ? k / 2 : k / 4;
+  const int64_t narrow = stored == Storage::int8 ? 2 : 1;
+  expect(k > 0 && k % 4 == 0 && stride >= floats && linear_stride >= narrow && factors_at >= 0 && linear_at >= 0,
          "factors must be padded to a multiple of 4");
   if (n_features) {
-    expect(static_cast<int64_t>(factors.shape(0)) >= factors_at + (n_features - 1) * stride + k &&
-           static_cast<int64_t>(linear.shape(0)) >= linear_at + (n_features - 1) * linear_stride + 1,
+    expect(static_cast<int64_t>(factors.shape(0)) >= factors_at + (n_features - 1) * stride + floats &&
+           static_cast<int64_t>(linear.shape(0)) >= linear_at + (n_features - 1) * linear_stride + narrow,
            "the parameter arrays are too small");
   }
-  const Scores model{factors.data() + factors_at, stride, linear.data() + linear_at, linear_stride, bias, k, across_fields, n_fields, length,
+  const Scores model{factors.data() + factors_at, stored, stride, linear.data() + linear_at, linear_stride, bias, k, across_fields, n_fields, length,
                      field_weights ? field_weights->data() + field_weights_at : nullptr};
   threads = threads < 1 ? 1 : threads > 512 ? 512 : threads;
   nb::gil_scoped_release release;
@@ -423,7 +427,7 @@ void bind_fm(nb::module_& m) {
         nb::arg("stride"), nb::arg("linear"), nb::arg("linear_at"), nb::arg("linear_stride"), nb::arg("bias"),
         nb::arg("k"), nb::arg("across_fields"), nb::arg("n_features"), nb::arg("out"), nb::arg("threads"),
         nb::arg("model") = 0, nb::arg("n_fields") = 0, nb::arg("length") = 0,
-        nb::arg("field_weights") = nb::none(), nb::arg("field_weights_at") = 0,
+        nb::arg("field_weights") = nb::none(), nb::arg("field_weights_at") = 0, nb::arg("storage") = 0,
         "Write the raw score of each row to `out`.");
   m.def("allocate", &allocate, nb::arg("count"), "Zeroed, aligned float32 array; large ones on huge pages.");
   m.def("start_features", &start_features, nb::kw_only(), nb::arg("table"), nb::arg("ids"),

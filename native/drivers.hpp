@@ -4,6 +4,7 @@
 //   kGeneral      rows may have values, and any number of features of a field; else every value is
 //                 1 and the feature at place t of a row is field t, or fields do not matter
 //   kKeeps        scoring needs the memory that an update needs
+//   kStorage      how it reads factors when scoring; rows of another storage are unpacked for it
 //   kEarly        in training, crossed() asks for the coming row's vectors already
 //   pools()       features of a field are numbered as one run of the row, else each is its own
 //   sums(), pooled(), extra()
@@ -25,13 +26,11 @@
 #include <thread>
 
 #include "loss.hpp"
-#include "pool.hpp"
+#include "score_rows.hpp"
 #include "update.hpp"
 
 namespace crossfm::CROSSFM_LEVEL {
 namespace {
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // What all rows share, and steps with each: the table's own, or one thread's copy.
 struct Shared {
@@ -443,62 +442,6 @@ double train_with(const Pass& pass, const I& cross, int64_t count, bool frozen, 
     if constexpr (I::kGeneral) return train_blocks_as<I, O>(pass, cross, count, threads);
     return 0.0;
   });
-}
-
-template <class I>
-void score_rows(const Batch& batch, int64_t begin, int64_t end, const Scores& model, const I cross, Ring& ring,
-                float* S, float* pooled, float* out) {
-  const Places at{const_cast<float*>(model.factors), const_cast<float*>(model.linear), model.stride,
-                  model.linear_stride};
-  for (int64_t r = begin; r < end && r < begin + kAhead; ++r) {
-    resolve<I::kGeneral>(batch, at, r, cross.pools(), ring[r]);
-    fetch_rest(ring[r], 0, model.k);
-  }
-  for (int64_t r = begin; r < end; ++r) {
-    const Row& row = ring[r];
-    Row& coming = ring[r + kAhead];
-    if (r + kAhead < end) resolve<I::kGeneral>(batch, at, r + kAhead, cross.pools(), coming);
-    out[r] = model.bias + linear<I::kGeneral, true>(row, coming, 0) +
-             cross.template crossed<true>(row, coming, 0, model.field_weights, I::kKeeps ? S : nullptr,
-                                           I::kKeeps ? pooled : nullptr);
-    fetch_rest(coming, row.m, model.k);
-  }
-}
-
-template <class I>
-void score_as(const Batch& batch, int64_t count, const Scores& model, const I& cross, float* out, int threads) {
-  struct Mine {
-    Ring ring;
-    Buffer<float> S, pooled;
-    Mine(int64_t longest, const I& cross)
-        : ring(longest, 1), S(I::kKeeps ? cross.sums() : 0), pooled(I::kKeeps ? cross.pooled() : 0) {}
-  };
-  struct Team {
-    const Batch& batch;
-    int64_t count;
-    const Scores& model;
-    const I& cross;
-    float* out;
-    std::atomic<int64_t> next{0};
-    std::unique_ptr<std::unique_ptr<Mine>[]> mine;
-  } team{batch, count, model, cross, out, {}, {}};
-  team.mine.reset(new std::unique_ptr<Mine>[threads]);
-  for (int t = 0; t < threads; ++t) {
-    team.mine[t].reset(new Mine(batch.longest_row, cross));
-    if (!team.mine[t]->ring.ok() || !team.mine[t]->S.raw || !team.mine[t]->pooled.raw) throw std::bad_alloc();
-  }
-  parallel(threads, [](int t, void* context) {
-    Team& team = *static_cast<Team*>(context);
-    Mine& mine = *team.mine[t];
-    constexpr int64_t block = 4096;
-    for (;;) {
-      const int64_t begin = team.next.fetch_add(block);
-      if (begin >= team.count) break;
-      const int64_t end = smaller(team.count, begin + block);
-      score_rows(team.batch, begin, end, team.model, team.cross, mine.ring, mine.S.data, mine.pooled.data,
-                 team.out);
-    }
-  }, &team);
 }
 
 // The table of kernels whose passes `train_any` and `score` dispatch.

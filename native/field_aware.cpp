@@ -15,6 +15,7 @@ constexpr int kBlock = 16;  // k, the floats of all vectors of a feature, is a m
 // LENGTH: of a vector for one field; 0: any.
 template <int LENGTH, bool GENERAL>
 struct FieldAware {
+  static constexpr Storage kStorage = Storage::float32;
   static constexpr bool kGeneral = GENERAL, kKeeps = GENERAL, kEarly = true;
   int k, n_fields, any_length;
   int64_t longest;

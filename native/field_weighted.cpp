@@ -12,6 +12,7 @@ constexpr int kFieldBlock = 16;  // weights of a field stepped as one vector
 
 template <int B, bool GENERAL>
 struct FieldWeighted {
+  static constexpr Storage kStorage = Storage::float32;
   static constexpr bool kGeneral = GENERAL, kKeeps = true, kEarly = false;
   int k, n_fields;
 

@@ -93,9 +93,15 @@ struct Hot {
   }
 };
 
+// How the factors of a table lie in memory: k numbers of 4, 2 or 1 bytes, one feature behind the
+// other. int8: each number times its feature's scale, which lies behind the linear weight.
+enum class Storage : int { float32, float16, int8 };
+constexpr int kStorages = 3;
+
 struct Scores {
-  const float* factors = nullptr;
-  int64_t stride = 0;  // floats from one feature's factors to the next one's
+  const float* factors = nullptr;  // as `storage` says
+  Storage storage = Storage::float32;
+  int64_t stride = 0;  // floats (4 bytes each) from one feature's factors to the next one's
   const float* linear = nullptr;
   int64_t linear_stride = 1;
   float bias = 0;

@@ -4,8 +4,9 @@
 namespace crossfm::CROSSFM_LEVEL {
 namespace {
 
-template <int B, bool GENERAL>
+template <int B, bool GENERAL, Storage M = Storage::float32>
 struct Plain {
+  static constexpr Storage kStorage = M;
   static constexpr bool kGeneral = GENERAL, kKeeps = false, kEarly = false;
   int k;
   int64_t longest;
@@ -19,7 +20,7 @@ struct Plain {
   template <bool FETCH>
   CROSSFM_INLINE float crossed(const Row& row, const Row& coming, int64_t shift, const float*, float* S,
                                float* pooled) const {
-    return crossfm::CROSSFM_LEVEL::crossed<B, GENERAL, FETCH>(row, coming, shift, k, S, GENERAL ? pooled : nullptr);
+    return crossfm::CROSSFM_LEVEL::crossed<B, GENERAL, FETCH, M>(row, coming, shift, k, S, GENERAL ? pooled : nullptr);
   }
   template <Optimizer O>
   CROSSFM_INLINE void update(const Row& row, const Row& coming, int64_t shift, const float* S, const float* pooled,
@@ -44,11 +45,16 @@ double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
 }
 
 void score(const Batch& batch, int64_t count, const Scores& model, float* out, int threads) {
-  with_block(model.k, [&]<int B>() {
+  const auto with = [&]<int B, Storage M>() {
     if (batch.values || model.across_fields)
-      score_as(batch, count, model, Plain<B, true>{model.k, batch.longest_row, model.across_fields}, out, threads);
+      score_as(batch, count, model, Plain<B, true, M>{model.k, batch.longest_row, model.across_fields}, out, threads);
     else
-      score_as(batch, count, model, Plain<B, false>{model.k, batch.longest_row, model.across_fields}, out, threads);
+      score_as(batch, count, model, Plain<B, false, M>{model.k, batch.longest_row, model.across_fields}, out, threads);
+  };
+  with_block(model.k, [&]<int B>() {
+    if (model.storage == Storage::float16) with.template operator()<B, Storage::float16>();
+    else if (model.storage == Storage::int8) with.template operator()<B, Storage::int8>();
+    else with.template operator()<B, Storage::float32>();
   });
 }
 

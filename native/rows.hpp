@@ -102,18 +102,9 @@ CROSSFM_INLINE void resolve(const Batch& batch, const Places& at, int64_t r, boo
   else with.template operator()<Sharing::none>();
 }
 
-// Asks for B floats of feature t of a row to come, offset floats behind its first. Called between
-// the arithmetic of the row at work, so that the one hides the other's wait; where the row to come
-// is shorter, it asks for its first feature again. (A prefetch of any address is harmless.)
-template <int B>
-CROSSFM_INLINE void fetch(const Row& coming, int64_t t, int64_t offset) {
-  const float* p = coming.p[t < coming.m ? t : 0] + offset;
-  for (int f = 0; f < B; f += 16) prefetch(p + f);
-}
-
 CROSSFM_INLINE void fetch_linear(const Row& coming, int64_t t) { prefetch(coming.w[t < coming.m ? t : 0]); }
 
-// The same for all of a row from its feature t on, `floats` of each.
+// Asks for all of a row from its feature t on, `floats` of each.
 CROSSFM_INLINE void fetch_rest(const Row& coming, int64_t t, int64_t floats) {
   for (; t < coming.m; ++t) {
     prefetch(coming.w[t]);

@@ -1,15 +1,16 @@
 // The score of one row: bias + linear + 1/2 (|S|^2 - sum |p|^2), S = sum of the pooled p.
 #pragma once
 
-#include "rows.hpp"
+#include "stored.hpp"
 
 namespace crossfm::CROSSFM_LEVEL {
 
 // Sums over factors in blocks of B, the block's sums in registers.
 //   GENERAL: values and pooling; else every x is 1 and every feature its own field.
 //   FETCH: asks for the coming row's on the way.
+//   M: how factors lie in memory.
 //   S [k] and pooled [runs][k] are kept for the update; both may be null when only scoring.
-template <int B, bool GENERAL, bool FETCH>
+template <int B, bool GENERAL, bool FETCH, Storage M = Storage::float32>
 CROSSFM_INLINE float crossed(Row row, Row coming, int64_t shift, int k, float* S, float* pooled) {
   using V = Vec<B>;
   float total = 0;
@@ -19,16 +20,16 @@ CROSSFM_INLINE float crossed(Row row, Row coming, int64_t shift, int k, float* S
       V s2 = V::all(0), q2 = V::all(0);  // two sums at a time: half the wait for each addition
       int64_t t = 0;
       for (; t + 1 < row.m; t += 2) {
-        if constexpr (FETCH) fetch<B>(coming, t, shift + b), fetch<B>(coming, t + 1, shift + b);
-        const V v = V::load(row.p[t] + shift + b), v2 = V::load(row.p[t + 1] + shift + b);
+        if constexpr (FETCH) fetch<B, M>(coming, t, shift + b), fetch<B, M>(coming, t + 1, shift + b);
+        const V v = factors_of<B, M>(row, t, shift + b), v2 = factors_of<B, M>(row, t + 1, shift + b);
         s = s + v;
         q = q + v * v;
         s2 = s2 + v2;
         q2 = q2 + v2 * v2;
       }
       if (t < row.m) {
-        if constexpr (FETCH) fetch<B>(coming, t, shift + b);
-        const V v = V::load(row.p[t] + shift + b);
+        if constexpr (FETCH) fetch<B, M>(coming, t, shift + b);
+        const V v = factors_of<B, M>(row, t, shift + b);
         s = s + v;
         q = q + v * v;
       }
@@ -39,8 +40,8 @@ CROSSFM_INLINE float crossed(Row row, Row coming, int64_t shift, int k, float* S
         const int32_t run = row.run[t];
         V p = V::all(0);
         for (; t < row.m && row.run[t] == run; ++t) {
-          if constexpr (FETCH) fetch<B>(coming, t, shift + b);
-          p = p + V::all(row.x[t]) * V::load(row.p[t] + shift + b);
+          if constexpr (FETCH) fetch<B, M>(coming, t, shift + b);
+          p = p + V::all(row.x[t]) * factors_of<B, M>(row, t, shift + b);
         }
         s = s + p;
         q = q + p * p;

@@ -30,7 +30,9 @@ def test_version():
     assert crossfm_runs("--version").stdout == f"crossfm {crossfm.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["", "fit", "evaluate", "predict", "explain", "info"])
+@pytest.mark.parametrize(
+    "command", ["", "fit", "evaluate", "predict", "explain", "info", "quantize"]
+)
 def test_help_has_examples_and_exit_codes(command):
     text = crossfm_runs(*command.split(), "--help").stdout
     assert f"crossfm {command or 'fit'} " in text

@@ -145,8 +145,8 @@ def test_factors_lie_padded_and_aligned(k):
     model = make_model(k)
     assert model.factors.shape == (N, k)
     assert model.factors.strides[0] == 4 * max(4, -(-k // 4) * 4)
-    assert model._padded.ctypes.data % 64 == 0
-    assert not model._padded[:, k:].any()
+    assert model._held.table.ctypes.data % 64 == 0
+    assert not model._held.table[:, k:].any()
     assert (model.n_features, model.n_factors) == (N, k)
 
 
@@ -162,7 +162,7 @@ def test_empty_factors_are_taken_over_without_a_copy():
     factors.base[3] = 7  # a padding float
     dirty = FactorModel(0, np.zeros(10), factors)
     assert not np.shares_memory(dirty.factors, factors)
-    assert not dirty._padded[:, 3].any()
+    assert not dirty._held.table[:, 3].any()
 
 
 def test_arrays_are_copies_and_read_only():
@@ -187,7 +187,7 @@ def test_copies_score_the_same(make):
     other = make(model)
     rows = make_rows("values", model)
     np.testing.assert_array_equal(other.score(rows), model.score(rows))
-    assert other._padded.ctypes.data % 64 == 0
+    assert other._held.table.ctypes.data % 64 == 0
 
 
 @pytest.mark.parametrize(

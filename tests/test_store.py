@@ -80,7 +80,7 @@ def test_a_model_comes_back(tmp_path, k, precision):
     assert stored.metadata == about
     assert stored.header == read_header(path)
     assert (stored.header.precision, stored.header.n_factors) == (precision, k)
-    assert stored.model._padded.ctypes.data % 64 == 0
+    assert stored.model._held.table.ctypes.data % 64 == 0
 
 
 def test_models_of_several_classes(tmp_path, small_schema):
@@ -176,7 +176,7 @@ def test_the_bytes_are_pinned(tmp_path):
     ("save", "error", "message"),
     [
         (lambda p: save_model([], p), DataError, "takes a FactorModel"),
-        (lambda p: save_model(make_model(), p, precision="int8"), DataError, "precision is"),
+        (lambda p: save_model(make_model(), p, precision="int4"), DataError, "precision is"),
         (lambda p: save_model([make_model(), make_model(8)], p), DataError, "in n_features"),
         (
             lambda p: save_model([make_model(), make_model(field_of=None)], p),
@@ -338,7 +338,7 @@ def put(*keys_and_value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("format_version", 3), "format version 3, .* pip install --upgrade crossfm"),
+        (put("format_version", 4), "format version 4, .* pip install --upgrade crossfm"),
         (put("format_version", "1"), "format_version is '1', expected a whole number"),
         (put("format_version", True), "format_version is True"),
         (put("n_features", 8), "tensor bias|tensor weights: shape|shape is"),

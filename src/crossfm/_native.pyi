@@ -125,6 +125,7 @@ def score(
     length: int = 0,
     field_weights: NDArray[numpy.float32] | None = None,
     field_weights_at: int = 0,
+    storage: int = 0,
 ) -> None:
     """Write the raw score of each row to `out`."""
 

@@ -14,6 +14,7 @@ from crossfm.cli.explain import explain
 from crossfm.cli.fit import fit
 from crossfm.cli.info import info
 from crossfm.cli.predict import predict
+from crossfm.cli.quantize import quantize
 
 __all__ = ["app"]
 
@@ -62,11 +63,12 @@ def crossfm(
     crossfm predict ratings.crossfm test.csv --out scores.csv
     crossfm explain ratings.crossfm test.csv --row 17
     crossfm info ratings.crossfm [dim]# what the model holds[/]
+    crossfm quantize ratings.crossfm --precision int8 --on test.csv --out small.crossfm
     """
 
 
 app.callback(help=_help(crossfm), epilog=EXIT_CODES)(crossfm)
-for _command in (fit, evaluate, predict, explain, info):
+for _command in (fit, evaluate, predict, explain, info, quantize):
     app.command(_command.__name__, help=_help(_command), epilog=EXIT_CODES, no_args_is_help=True)(
         _command
     )

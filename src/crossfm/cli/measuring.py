@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crossfm.cli.scoring import Batch, Scorer
     from crossfm.metrics import Metric
 
-__all__ = ["chosen_metrics", "measure"]
+__all__ = ["Collected", "chosen_metrics", "collect", "measure", "values_of"]
 
 REGRESSION = ("rmse", "mae")
 TWO_CLASSES = ("log_loss", "auc", "normalized_entropy", "ece")
@@ -72,6 +72,27 @@ def measure(
     Raises:
         SchemaError, DataError: as `Scorer.batches`; targets that the model does not know.
     """
+    return values_of(scorer, collect(scorer, data, target, group, weight), names, screen)
+
+
+class Collected(NamedTuple):
+    """All rows of some files: what they are, and how they were scored."""
+
+    truth: NDArray[Any]
+    score: NDArray[np.float32]
+    groups: NDArray[Any] | None
+    weights: NDArray[np.float64] | None
+    group: str | None
+
+
+def collect(
+    scorer: Scorer,
+    data: Sequence[Path],
+    target: str | None,
+    group: str | None = None,
+    weight: str | None = None,
+) -> Collected:
+    """Score the rows of files; arguments as in `measure`."""
     columns = [name for name in (target, group, weight) if name is not None]
     truths, scores, groups, weights = [], [], [], []
     for batch in scorer.batches(data, columns):
@@ -82,8 +103,23 @@ def measure(
             groups.append(_keys(batch, group))
         if weight is not None:
             weights.append(_weights(batch, weight))
-    truth, score = np.concatenate(truths), np.concatenate(scores)
-    wanted = chosen_metrics(names, group) if names else _usual(scorer, truth, group, screen)
+    return Collected(
+        np.concatenate(truths),
+        np.concatenate(scores),
+        np.concatenate(groups) if groups else None,
+        np.concatenate(weights) if weights else None,
+        group,
+    )
+
+
+def values_of(
+    scorer: Scorer, rows: Collected, names: Sequence[str], screen: Screen
+) -> dict[str, float]:
+    """Each metric's value; empty `names`: those of the task."""
+    truth, score = rows.truth, rows.score
+    wanted = (
+        chosen_metrics(names, rows.group) if names else _usual(scorer, truth, rows.group, screen)
+    )
     proba = None
     for metric in wanted if scorer.is_classifier else ():
         if metric.needs == "probability" and not scorer.knows_probabilities:
@@ -98,8 +134,8 @@ def measure(
         values[metric.name] = metric(
             truth,
             given,
-            sample_weight=np.concatenate(weights) if weights else None,
-            groups=np.concatenate(groups) if groups else None,
+            sample_weight=rows.weights,
+            groups=rows.groups,
         )
     return values
 

@@ -66,8 +66,8 @@ class Scorer:
     n_rows: int = 0
 
     @staticmethod
-    def load(path: Path) -> Scorer:
-        """Read a model file.
+    def load(path: Path, precision: Any = None) -> Scorer:
+        """Read a model file; `precision` as in `crossfm.load`.
 
         Raises:
             ModelFileError: absent, damaged, of a newer version, or no estimator's.
@@ -75,7 +75,7 @@ class Scorer:
         from crossfm.estimators import load
         from crossfm.store import read_header
 
-        estimator = load(path)
+        estimator = load(path, precision=precision)
         about = read_header(path).metadata.get("about")
         return Scorer(path, estimator, about if isinstance(about, dict) else {})
 

@@ -28,6 +28,7 @@ from crossfm.estimators._saving import save_estimator
 from crossfm.estimators._streaming import StreamedRows
 from crossfm.estimators._watching import Lines
 from crossfm.explain import Contributions, explain_row
+from crossfm.factors import Precision
 from crossfm.fitting import History, fingerprint
 from crossfm.model import FactorModel
 from crossfm.solvers import Checkpoint, SolverOptions, solver_options
@@ -141,6 +142,7 @@ class FMBase(EstimatorBase):
         return self
 
     def _expect_to_go_on(self) -> None:
+        self._machine.expect_exact()
         if self.n_factors != self._machine.n_factors:
             raise DataError(
                 f"n_factors is {self.n_factors!r}, the model to go on from has"
@@ -273,15 +275,16 @@ class FMBase(EstimatorBase):
         self,
         path: str | os.PathLike[str],
         *,
-        precision: str = "float32",
+        precision: Precision | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the estimator to a file, whole or not at all; `load` reads it.
 
         Args:
             path: by custom ``name.crossfm``.
-            precision: how factors are stored; "float16" halves the file at a relative error of up
-                to 0.0005 a number.
+            precision: how factors are stored: "float32", "float16" for half the space, or "int8"
+                for about a third, see `FactorModel.quantize`; None: as the model holds them, which
+                after training is float32.
             metadata: anything JSON can hold, kept in the file's metadata as "about".
 
         Raises:

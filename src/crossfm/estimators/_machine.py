@@ -15,6 +15,7 @@ from crossfm.errors import DataError
 from crossfm.estimators._features import Features
 from crossfm.estimators._scaling import Scaling
 from crossfm.estimators._targets import Targets
+from crossfm.factors import expect_exact
 from crossfm.model import FactorModel, empty_factors
 from crossfm.solvers import FusedTrainer, SolverOptions
 from crossfm.solvers.parameters import padded_factors
@@ -148,10 +149,21 @@ class Machine:
             self.trainer.options
         ):
             models = self.models()
+            self.expect_exact()
             trainer = new_trainer(options, self.features)
             trainer.load([self._unfolded(model) for model in models])
             self.trainer = trainer
         return self.trainer
+
+    def expect_exact(self) -> None:
+        """Refuse to train on from rounded models.
+
+        Raises:
+            DataError: what the models are, and how to convert them.
+        """
+        if self.trainer is None and self._models is not None:
+            for model in self._models:
+                expect_exact(model.precision)
 
     # --- inside -----------------------------------------------------------------------------
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from crossfm.data.schema import Schema
-from crossfm.errors import ModelFileError, require
+from crossfm.errors import DataError, ModelFileError, require
 from crossfm.estimators._features import Features
 from crossfm.estimators._machine import Machine
 from crossfm.estimators._scaling import Scaling
 from crossfm.estimators._targets import ClassTargets, NumberLoss, NumberTargets, Targets
+from crossfm.factors import Precision
 from crossfm.store import load_model, save_model
 from crossfm.store.network_file import holds_network
 
@@ -32,13 +33,12 @@ PLAIN = (str, int, float, bool, type(None))
 def save_estimator(
     estimator: FMBase,
     path: str | os.PathLike[str],
-    precision: str,
+    precision: Precision | None,
     about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a fitted estimator; see `FMBase.save`."""
     models = estimator._machine.models()
-    save_model(models, path, precision=cast(Literal["float32", "float16"], precision),
-               metadata=description(estimator, about))  # fmt: skip
+    save_model(models, path, precision=precision, metadata=description(estimator, about))
 
 
 def description(estimator: Any, about: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -63,7 +63,9 @@ def description(estimator: Any, about: Mapping[str, Any] | None) -> dict[str, An
     }
 
 
-def load(path: str | os.PathLike[str], *, network: Any = None) -> Any:
+def load(
+    path: str | os.PathLike[str], *, network: Any = None, precision: Precision | None = None
+) -> Any:
     """Read an estimator that `save` wrote. It predicts the same, to the bit.
 
     Nothing in the file is executed. `partial_fit` goes on from the parameters, with a fresh
@@ -73,6 +75,8 @@ def load(path: str | os.PathLike[str], *, network: Any = None) -> Any:
         path: a model file.
         network: for a deep estimator with a network of your own: the module, or the function that
             makes it, whose weights the file holds.
+        precision: how factors are held in memory: "float32", "float16" or "int8"; None: as the
+            file has them. Only float32 trains on.
 
     Returns:
         the estimator that was saved, such as an `FMRegressor` or a `DeepClassifier`.
@@ -80,6 +84,7 @@ def load(path: str | os.PathLike[str], *, network: Any = None) -> Any:
     Raises:
         ModelFileError: no such file; truncated, altered, of a newer version; a model that no
             estimator wrote (`crossfm.store.load_model` reads it).
+        DataError: a precision that is none, or one for a network.
 
     Example:
         >>> import crossfm as cf, os, tempfile
@@ -103,8 +108,13 @@ def load(path: str | os.PathLike[str], *, network: Any = None) -> Any:
         require("torch", "torch")
         from crossfm.estimators._deep_saving import load_deep
 
+        if precision is not None:
+            raise DataError(
+                "precision is for factorization machines; the file holds a network, which is loaded"
+                " as it was saved: leave precision out"
+            )
         return load_deep(path, network)
-    stored = load_model(path)
+    stored = load_model(path, precision=precision)
     name, found = os.fspath(path), stored.metadata
     known = (
         FMRegressor, FMClassifier, FFMRegressor, FFMClassifier, FwFMRegressor, FwFMClassifier,

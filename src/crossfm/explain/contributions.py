@@ -243,14 +243,15 @@ def _pairs(
 ) -> NDArray[np.float64]:
     """What each pair of the row's features adds, in bounded memory."""
     out = np.empty(len(i))
+    vectors = model.vectors(ids)
     for low in range(0, len(i), PAIRS_AT_A_TIME):
         part = slice(low, low + PAIRS_AT_A_TIME)
         a, b = i[part], j[part]
         if model.kind == "ffm":
             assert field is not None
-            v, u = model.factors[ids[a], field[b]], model.factors[ids[b], field[a]]
+            v, u = vectors[a, field[b]], vectors[b, field[a]]
         else:
-            v, u = model.factors[ids[a]], model.factors[ids[b]]
+            v, u = vectors[a], vectors[b]
         dots = (v.astype(np.float64) * u).sum(axis=1)
         if model.field_weights is not None:
             assert field is not None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from crossfm import _native
 from crossfm.errors import DataError
+from crossfm.factors import expect_exact
 from crossfm.model import KINDS, FactorModel, empty_factors, fields_apart
 from crossfm.solvers.options import FTRL, AdaGrad, Adam, Loss, SolverOptions
 
@@ -129,11 +130,16 @@ class Parameters:
         self.n_features = n_features
 
     def load(self, models: Sequence[FactorModel]) -> None:
-        """Start from trained models, one an output, with a fresh optimizer state."""
+        """Start from trained models, one an output, with a fresh optimizer state.
+
+        Raises:
+            DataError: a model of less than float32 precision.
+        """
         if len(models) != self.options.n_outputs:
             raise ValueError(f"{len(models)} models, {self.options.n_outputs} outputs")
         table, linear = self._views()
         for c, model in enumerate(models):
+            expect_exact(model.precision)
             o = self.options
             if (model.kind, model.n_factors) != (o.model, o.n_factors):
                 raise ValueError(

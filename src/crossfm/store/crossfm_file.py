@@ -9,16 +9,17 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfm.data.files import replacing
 from crossfm.errors import CrossfmError, DataError, ModelFileError
-from crossfm.model import FactorModel, empty_factors
+from crossfm.factors import PackedFactors, Precision, check_precision, empty_factors
+from crossfm.model import FactorModel
 from crossfm.store.layout import (
-    FORMAT_VERSION,
+    PRECISIONS,
     REMEDY,
     Header,
     TensorInfo,
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredModel", "load_model", "read_header", "save_model"]
 
+FACTOR_TYPES = {precision: dtype for dtype, precision in PRECISIONS.items()}
 CHUNK = 1 << 22  # numbers converted or read at a time: 16 MB of float32
 DTYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?",
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "i1", "U8": "u1",
+    "BOOL": "?",
 }  # fmt: skip
 
 
@@ -67,7 +70,7 @@ def save_model(
     models: FactorModel | Sequence[FactorModel],
     path: str | os.PathLike[str],
     *,
-    precision: Literal["float32", "float16"] = "float32",
+    precision: Precision | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model to a file, whole or not at all.
@@ -79,8 +82,8 @@ def save_model(
         models: a model, or models of equal sizes, one a class; they share interactions, task,
             fields and schema.
         path: by custom ``name.crossfm``.
-        precision: how factors are stored. "float16" halves the file, at a relative error of up
-            to 0.0005 a number; weights and bias stay as they are.
+        precision: how factors are stored: "float32", "float16" or "int8", see
+            `FactorModel.quantize`; None: as the models hold them. Weights and bias stay float32.
         metadata: anything JSON can hold, handed back by `load_model`.
 
     Raises:
@@ -97,24 +100,21 @@ def save_model(
         (FactorModel(n_features=1, n_factors=2, interactions='all', task='regression'), {'trained': 'today'})
     """  # noqa: E501 - a doctest's output
     parts = [models] if isinstance(models, FactorModel) else list(models)
-    if precision not in ("float32", "float16"):
-        raise DataError(f"precision is {precision!r}, expected 'float32' or 'float16'")
+    if precision is not None:
+        check_precision(precision)
     first = _checked_alike(parts)
-    if precision == "float16":
-        for part in parts:
-            largest = np.abs(part.factors).max(initial=0.0)
-            if largest > np.finfo(np.float16).max:
-                raise ModelFileError(
-                    f"a factor of size {largest:.6g} does not fit into float16, whose largest"
-                    " number is 65504; save with precision='float32'"
-                )
+    if precision is not None:
+        try:
+            parts = [part.quantize(precision) for part in parts]
+        except DataError as error:
+            raise ModelFileError(f"the model cannot be saved so: {error}") from error
+        first = parts[0]
     m, n, k = len(parts), first.n_features, first.n_factors
     if first.schema is not None and first.schema.n_features_ != n:
         raise DataError(
             f"the schema makes {first.schema.n_features_} features, the model has {n}; save the"
             " schema that the model was fitted with"
         )
-    factor_type = "F16" if precision == "float16" else "F32"
     bias = np.array([part.bias for part in parts], DTYPES["F64"])
     # Widest numbers first: every tensor then starts on a multiple of its size.
     tensors: dict[str, tuple[str, tuple[int, ...], list[NDArray[Any]]]] = {
@@ -126,7 +126,14 @@ def save_model(
     if first.field_weights is not None:
         given = [np.asarray(part.field_weights) for part in parts]
         tensors["field_weights"] = ("F32", (m, *given[0].shape), given)
-    tensors["factors"] = (factor_type, (m, *first.factors.shape), [part.factors for part in parts])
+    factors = [_numbers(part) for part in parts]
+    shape: tuple[int, ...] = (m, n, k)
+    if first.kind == "ffm":
+        shape = (m, n, first.n_fields or 0, k)
+    if first.precision == "int8":
+        scales = [np.asarray(part.packed.scales) for part in parts if part.packed is not None]
+        tensors["factor_scales"] = ("F32", (m, n), scales)
+    tensors["factors"] = (FACTOR_TYPES[first.precision], shape, factors)
     if first.schema is not None:
         text = np.frombuffer(first.schema.to_json().encode(), np.uint8)
         tensors["schema"] = ("U8", (len(text),), [text])
@@ -137,7 +144,7 @@ def save_model(
             digest.update(chunk)
         infos[name] = TensorInfo(dtype, shape, digest.hexdigest())
     header = Header(
-        format_version=1 if first.kind == "fm" else FORMAT_VERSION,
+        format_version=3 if first.precision == "int8" else 1 if first.kind == "fm" else 2,
         crossfm_version=own_version(),
         n_models=m,
         n_features=n,
@@ -191,6 +198,11 @@ def chunks_of(arrays: list[NDArray[Any]], dtype: str) -> Iterator[memoryview]:
             yield part.reshape(-1).view(np.uint8).data
 
 
+def _numbers(model: FactorModel) -> NDArray[Any]:
+    """A model's factors as its file has them."""
+    return model.factors if model.packed is None else model.packed.numbers
+
+
 def _checked_alike(parts: list[FactorModel]) -> FactorModel:
     if not parts or not all(isinstance(part, FactorModel) for part in parts):
         raise DataError("save_model takes a FactorModel, or several of them in a list")
@@ -204,6 +216,7 @@ def _checked_alike(parts: list[FactorModel]) -> FactorModel:
             "n_factors": model.n_factors,
             "interactions": model.interactions,
             "task": model.task,
+            "precision": model.precision,
             "field_of": None if model.field_of is None else model.field_of.tobytes(),
             "schema": None if model.schema is None else model.schema.to_json(),
         }
@@ -247,12 +260,18 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         return _checked_container(os.fspath(path), file)
 
 
-def load_model(path: str | os.PathLike[str]) -> StoredModel:
+def load_model(path: str | os.PathLike[str], *, precision: Precision | None = None) -> StoredModel:
     """Read a model file. Sizes, types and checksums are checked before anything is used.
+
+    Args:
+        path: the file.
+        precision: how the models hold their factors: "float32", "float16" or "int8"; None: as the
+            file does.
 
     Raises:
         ModelFileError: no such file; a truncated, altered or foreign one; one of a newer
             format. The message says what was found, what was expected and what to do.
+        DataError: a precision that is none.
 
     Example:
         >>> import tempfile
@@ -265,15 +284,15 @@ def load_model(path: str | os.PathLike[str]) -> StoredModel:
         crossfm.errors.ModelFileError: ...small.crossfm is not a model file, or was cut short...
     """
     name = os.fspath(path)
+    if precision is not None:
+        check_precision(precision)
     with opened(path) as file:
         header = _checked_container(name, file)
-        m, n, k = header.n_models, header.n_features, header.n_factors
+        m, n = header.n_models, header.n_features
         bias = np.empty(m, np.float64)
         weights = [np.empty(n, np.float32) for _ in range(m)]
         n_fields = header.n_fields
-        factors = [
-            empty_factors(n, k, n_fields if header.kind == "ffm" else None) for _ in range(m)
-        ]
+        tables = [_Table(header) for _ in range(m)]
         weighted = header.kind == "fwfm"
         of_fields = [
             np.empty((n_fields, n_fields), np.float32) for _ in range(m if weighted else 0)
@@ -281,7 +300,9 @@ def load_model(path: str | os.PathLike[str]) -> StoredModel:
         field_of = np.empty(n, np.int32) if "field_of" in header.tensors else None
         _fill(name, file, header, "bias", [bias])
         _fill(name, file, header, "weights", weights)
-        _fill(name, file, header, "factors", factors)
+        _fill(name, file, header, "factors", [table.numbers for table in tables])
+        if header.precision == "int8":
+            _fill(name, file, header, "factor_scales", [np.asarray(t.scales) for t in tables])
         if weighted:
             _fill(name, file, header, "field_weights", of_fields)
         if field_of is not None:
@@ -296,7 +317,7 @@ def load_model(path: str | os.PathLike[str]) -> StoredModel:
             FactorModel(
                 float(bias[c]),
                 weights[c],
-                factors[c],
+                tables[c].factors(),
                 header.interactions,  # type: ignore[arg-type] # one of the two, as checked
                 field_of,
                 schema,
@@ -306,9 +327,32 @@ def load_model(path: str | os.PathLike[str]) -> StoredModel:
             )
             for c in range(m)
         )
+        if precision is not None:
+            models = tuple(model.quantize(precision) for model in models)
     except DataError as error:
         raise ModelFileError(f"{name} holds no usable model: {error}. {REMEDY}") from error
     return StoredModel(models, header.metadata, header)
+
+
+class _Table:
+    """One model's factors, to be filled from the file."""
+
+    def __init__(self, header: Header) -> None:
+        n, k, n_fields = header.n_features, header.n_factors, header.n_fields
+        self._empty: Any
+        if header.precision == "float32":
+            self._empty = empty_factors(n, k, n_fields if header.kind == "ffm" else None)
+            self.numbers, self.scales = self._empty, None
+        else:
+            shape = (n, n_fields, k) if header.kind == "ffm" else (n, k)
+            self._empty = PackedFactors.empty(shape, header.precision)
+            self.numbers, self.scales = self._empty.numbers, self._empty.scales
+
+    def factors(self) -> Any:
+        """As a `FactorModel` takes them; packed ones are checked."""
+        if isinstance(self._empty, PackedFactors):
+            return PackedFactors(self._empty.codes, self._empty.scales, self._empty.shape)
+        return self._empty
 
 
 def opened(path: str | os.PathLike[str]) -> Any:

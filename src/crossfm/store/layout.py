@@ -8,7 +8,10 @@ A file is a safetensors container, readable by any safetensors library:
 - the tensors, m models (one a class under softmax, else m = 1) of n features and k factors:
 
   ============= ===================== ===========================================
-  factors       F32 or F16 [m, n, k]  ``V``; of field-aware models [m, n, F, k]
+  factors       [m, n, k]             ``V``: F32, F16 or I8; of field-aware models
+                                      [m, n, F, k]
+  factor_scales F32 [m, n]            by which the I8 factors of a feature are
+                                      multiplied; absent for others
   bias          F64 [m]               ``w0``
   weights       F32 [m, n]            ``w``
   field_of      I32 [n]               field of each id; absent where unknown
@@ -28,23 +31,27 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from crossfm.errors import ModelFileError
+from crossfm.factors import Precision
 from crossfm.model import INTERACTIONS, KINDS, TASKS
 
 __all__ = ["FORMAT_VERSION", "Header", "TensorInfo", "parse_header", "render_header"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when a reader of the version before could misread a file. Plain models are written as
-version 1, which all readers know; version 2 has those with parameters for fields."""
+version 1, which all readers know; version 2 has those with parameters for fields, version 3
+factors as int8."""
 
 TEXT_KEY, DIGEST_KEY = "crossfm", "crossfm_sha256"
 TYPES = {
     "bias": ("F64",),
     "weights": ("F32",),
-    "factors": ("F32", "F16"),
+    "factors": ("F32", "F16", "I8"),
+    "factor_scales": ("F32",),
     "field_of": ("I32",),
     "field_weights": ("F32",),
     "schema": ("U8",),
 }
+PRECISIONS: dict[str, Precision] = {"F32": "float32", "F16": "float16", "I8": "int8"}
 REMEDY = "Use a whole copy of the file, or save the model again."
 
 
@@ -90,9 +97,9 @@ class Header:
     n_fields: int = 0
 
     @property
-    def precision(self) -> str:
-        """How factors are stored: "float32" or "float16"."""
-        return "float16" if self.tensors["factors"].dtype == "F16" else "float32"
+    def precision(self) -> Precision:
+        """How factors are stored: "float32", "float16" or "int8"."""
+        return PRECISIONS[self.tensors["factors"].dtype]
 
 
 def render_header(header: Header) -> dict[str, str]:
@@ -175,11 +182,15 @@ def parse_header(path: str, metadata: dict[str, str] | None) -> Header:
     elif kind == "fwfm":
         shapes["field_weights"] = [m, n_fields, n_fields]
         needed.add("field_weights")
+    stored = tensors.get("factors")
+    if isinstance(stored, dict) and stored.get("dtype") == "I8":
+        shapes["factor_scales"] = [m, n]
+        needed.add("factor_scales")
     missing = needed - tensors.keys()
     check(not missing, "tensors", f"an entry for {sorted(missing)}", sorted(tensors))
     infos = {}
     for name, info in tensors.items():
-        known = TYPES.keys() - ({"field_weights"} - needed)
+        known = TYPES.keys() - ({"field_weights", "factor_scales"} - needed)
         check(name in known, "tensors", f"names among {sorted(known)}", name)
         place = f"tensor {name}"
         check(isinstance(info, dict), place, "an object", info)
