@@ -136,20 +136,30 @@ struct BatchView : Batch {
   }
 };
 
-// The model, with sizes that suit it.
-Model model_of(int kind, int n_fields, int length, int k, bool weighted) {
-  expect(kind >= 0 && kind <= 2, "unknown model");
-  const auto model = static_cast<Model>(kind);
-  expect(model == Model::plain || n_fields > 0, "a model of fields needs their number");
-  expect(model != Model::field_aware || (length > 0 && int64_t{length} * n_fields <= k),
-         "factors are too few for a vector a field");
-  expect(weighted == (model == Model::field_weighted), "field weights go with the field-weighted model");
-  return model;
-}
+// Of what model the parameters are, and its sizes.
+struct Shape {
+  Model model = Model::plain;
+  int n_fields = 0, length = 0, order = 2;
+  int weight_rows = 0;
+
+  Shape(int kind, int fields, int vector_length, int largest, int k, bool weighted)
+      : model(static_cast<Model>(kind)), n_fields(fields), length(vector_length), order(largest) {
+    expect(kind >= 0 && kind < kModels, "unknown model");
+    expect(!by_field() || n_fields > 0, "a model of fields needs their number");
+    expect(order >= 2 && order <= kMostOrder, "the order is out of range");
+    const int vectors = model == Model::field_aware ? n_fields : model == Model::higher_order ? order - 1 : 0;
+    expect(!vectors || (length > 0 && int64_t{length} * vectors <= k), "factors are too few for all vectors");
+    if (model == Model::field_weighted) weight_rows = n_fields;
+    if (model == Model::field_matrixed) weight_rows = n_fields * k;
+    expect(weighted == (weight_rows > 0), "field weights go with the field-weighted and field-matrixed model");
+  }
+  bool by_field() const { return model != Model::plain && model != Model::higher_order; }
+  int64_t weights() const { return int64_t{weight_rows} * fields_apart(weight_rows); }
+};
 
 // Rows that say no fields have one feature for each field at most.
-void expect_places(const Batch& batch, Model model, int n_fields) {
-  expect(model == Model::plain || batch.fields || batch.field_of || batch.longest_row <= n_fields,
+void expect_places(const Batch& batch, const Shape& shape) {
+  expect(!shape.by_field() || batch.fields || batch.field_of || batch.longest_row <= shape.n_fields,
          "a row has more features than there are fields");
 }
 
@@ -157,11 +167,11 @@ struct TableView : Table {
   Out<float> factors_, linear_, bias_;
   Optimizer optimizer;
   std::optional<Out<float>> field_weights_;
-  Model model;
+  Shape shape;
   TableView(Out<float> f, Out<float> l, Out<float> b, int64_t features, int padded, int n_outputs, int kind,
-            int model_kind, int fields, int length_, std::optional<Out<float>> weights)
+            int model_kind, int fields, int length_, int order_, std::optional<Out<float>> weights)
       : factors_(f), linear_(l), bias_(b), optimizer(static_cast<Optimizer>(kind)), field_weights_(weights),
-        model(model_of(model_kind, fields, length_, padded, weights.has_value())) {
+        shape(model_kind, fields, length_, order_, padded, weights.has_value()) {
     expect(kind >= 0 && kind < kOptimizers, "unknown optimizer");
     expect(padded > 0 && padded % 4 == 0 && n_outputs > 0, "factors must be padded to a multiple of 4");
     const int64_t per = int64_t{n_outputs} * (1 + states_of(optimizer));
@@ -176,12 +186,13 @@ struct TableView : Table {
     outputs = n_outputs;
     n_fields = fields;
     length = length_;
+    order = order_;
+    weight_rows = shape.weight_rows;
     if (weights) {
-      expect(static_cast<int64_t>(weights->shape(0)) >= per * fields * fields_apart(fields),
-             "the field weights are too small");
+      expect(static_cast<int64_t>(weights->shape(0)) >= per * shape.weights(), "the field weights are too small");
       field_weights = weights->data();
     }
-    expect(model != Model::field_aware || padded % 16 == 0, "vectors of all fields are padded to a multiple of 16");
+    expect(shape.model != Model::field_aware || padded % 16 == 0, "vectors of all fields are padded to a multiple of 16");
   }
 };
 
@@ -239,8 +250,8 @@ double train(const BatchView& batch, std::optional<Array<int64_t>> order, const 
     hot.ids = ids.data();
     hot.count = static_cast<int64_t>(ids.size());
   }
-  expect_places(batch, table.model, table.n_fields);
-  const Kernels& kernels = chosen.kernels(table.model);
+  expect_places(batch, table.shape);
+  const Kernels& kernels = chosen.kernels(table.shape.model);
   threads = threads < 1 ? 1 : threads > 512 ? 512 : threads;
   nb::gil_scoped_release release;
   if (deterministic) {
@@ -252,12 +263,12 @@ double train(const BatchView& batch, std::optional<Array<int64_t>> order, const 
 // Scores with factors at any row distance, so that a table in training is scored where it lies.
 void score(const BatchView& batch, Array<float> factors, int64_t factors_at, int64_t stride, Array<float> linear,
            int64_t linear_at, int64_t linear_stride, float bias, int k, bool across_fields, int64_t n_features,
-           Out<float> out, int threads, int model_kind, int n_fields, int length,
+           Out<float> out, int threads, int model_kind, int n_fields, int length, int order,
            std::optional<Array<float>> field_weights, int64_t field_weights_at, int storage) {
-  const Model kind = model_of(model_kind, n_fields, length, k, field_weights.has_value());
-  expect_places(batch, kind, n_fields);
+  const Shape shape(model_kind, n_fields, length, order, k, field_weights.has_value());
+  expect_places(batch, shape);
   expect(!field_weights || (field_weights_at >= 0 && static_cast<int64_t>(field_weights->shape(0)) >=
-                                                         field_weights_at + n_fields * fields_apart(n_fields)),
+                                                         field_weights_at + shape.weights()),
          "the field weights are too small");
   expect(static_cast<int64_t>(out.shape(0)) == batch.n_rows, "out must have n_rows entries");
   expect(storage >= 0 && storage < kStorages, "unknown storage");
@@ -272,10 +283,10 @@ void score(const BatchView& batch, Array<float> factors, int64_t factors_at, int
            "the parameter arrays are too small");
   }
   const Scores model{factors.data() + factors_at, stored, stride, linear.data() + linear_at, linear_stride, bias, k, across_fields, n_fields, length,
-                     field_weights ? field_weights->data() + field_weights_at : nullptr};
+                     field_weights ? field_weights->data() + field_weights_at : nullptr, order};
   threads = threads < 1 ? 1 : threads > 512 ? 512 : threads;
   nb::gil_scoped_release release;
-  chosen.kernels(kind).score(batch, batch.n_rows, model, out.data(), threads);
+  chosen.kernels(shape.model).score(batch, batch.n_rows, model, out.data(), threads);
 }
 
 // Zeroed floats on a cache-line (large ones: huge-page) border.
@@ -407,11 +418,12 @@ void bind_fm(nb::module_& m) {
            nb::arg("weights").none(), nb::arg("n_rows"), nb::arg("longest_row"), nb::arg("has_repeats"))
       .def_ro("n_rows", &BatchView::n_rows);
   nb::class_<TableView>(m, "Table", "Parameters and optimizer state, feature-major.")
-      .def(nb::init<Out<float>, Out<float>, Out<float>, int64_t, int, int, int, int, int, int,
+      .def(nb::init<Out<float>, Out<float>, Out<float>, int64_t, int, int, int, int, int, int, int,
                     std::optional<Out<float>>>(),
            nb::kw_only(), nb::arg("factors"), nb::arg("linear"), nb::arg("bias"), nb::arg("n_features"),
            nb::arg("padded"), nb::arg("outputs"), nb::arg("optimizer"), nb::arg("model") = 0,
-           nb::arg("n_fields") = 0, nb::arg("length") = 0, nb::arg("field_weights") = nb::none());
+           nb::arg("n_fields") = 0, nb::arg("length") = 0, nb::arg("order") = 2,
+           nb::arg("field_weights") = nb::none());
   nb::class_<StepsView>(m, "Steps", "What an update does: loss, interactions, step size, penalties.")
       .def(nb::init<int, float, bool, float, float, float, float, float, float, Array<float>, Array<float>>(),
            nb::kw_only(), nb::arg("loss"), nb::arg("loss_parameter"), nb::arg("across_fields"), nb::arg("learning_rate"),
@@ -426,7 +438,7 @@ void bind_fm(nb::module_& m) {
   m.def("score", &score, nb::kw_only(), nb::arg("batch"), nb::arg("factors"), nb::arg("factors_at"),
         nb::arg("stride"), nb::arg("linear"), nb::arg("linear_at"), nb::arg("linear_stride"), nb::arg("bias"),
         nb::arg("k"), nb::arg("across_fields"), nb::arg("n_features"), nb::arg("out"), nb::arg("threads"),
-        nb::arg("model") = 0, nb::arg("n_fields") = 0, nb::arg("length") = 0,
+        nb::arg("model") = 0, nb::arg("n_fields") = 0, nb::arg("length") = 0, nb::arg("order") = 2,
         nb::arg("field_weights") = nb::none(), nb::arg("field_weights_at") = 0, nb::arg("storage") = 0,
         "Write the raw score of each row to `out`.");
   m.def("allocate", &allocate, nb::arg("count"), "Zeroed, aligned float32 array; large ones on huge pages.");

@@ -54,7 +54,7 @@ struct Pass {
   Pass(const Batch& b, const int64_t* o, const Table& t, const Steps& s, const Hot& h, const Blocks& k)
       : batch(b), order(o), table(t), steps(s), hot(h), blocks(k), states(states_of(s.optimizer)),
         stride(int64_t{t.outputs} * (1 + states) * t.k), linear_stride(int64_t{t.outputs} * (1 + states)),
-        weights(t.field_weights ? int64_t{t.n_fields} * fields_apart(t.n_fields) : 0),
+        weights(int64_t{t.weight_rows} * fields_apart(t.weight_rows)),
         steady(s.optimizer == Optimizer::adam ? steady_after(s.beta > s.beta2 ? s.beta : s.beta2) : 0) {}
   static int64_t steady_after(double decay) { return static_cast<int64_t>(-20 / std::log(decay)); }
   int64_t row(int64_t i) const { return order ? order[i] : i; }

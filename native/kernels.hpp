@@ -37,6 +37,8 @@ inline int states_of(Optimizer o) { return o == Optimizer::sgd ? 0 : o == Optimi
 // A field-aware model has for a feature one vector a field, side by side: [n_fields][length], which
 // together count as its k factors. A field-weighted one has beside the bias, for all rows,
 //   field_weights [outputs][1 + s][n_fields][fields_apart(n_fields)]   symmetric, zero on the diagonal
+// and a field-matrixed one the same with k numbers for each field, [n_fields k][fields_apart(n_fields k)].
+// A higher-order one has `length` numbers for each order from 2 on, side by side.
 struct Table {
   float* factors = nullptr;
   float* linear = nullptr;
@@ -45,7 +47,9 @@ struct Table {
   int k = 0;        // padded number of factors
   int outputs = 1;  // classes under softmax and hinge
   int n_fields = 0;
-  int length = 0;   // of a vector for one field
+  int length = 0;   // of a vector for one field, or of one order
+  int order = 2;
+  int weight_rows = 0;  // rows of field_weights
   float* field_weights = nullptr;
 };
 
@@ -109,11 +113,14 @@ struct Scores {
   bool across_fields = false;
   int n_fields = 0;
   int length = 0;
-  const float* field_weights = nullptr;  // [n_fields][fields_apart(n_fields)]
+  const float* field_weights = nullptr;  // [weight_rows][fields_apart(weight_rows)]
+  int order = 2;
 };
 
-// One instruction-set level's kernels of one model: plain, field-aware or field-weighted.
-enum class Model : int { plain, field_aware, field_weighted };
+// One instruction-set level's kernels of one model.
+enum class Model : int { plain, field_aware, field_weighted, field_matrixed, higher_order };
+constexpr int kModels = 5;
+constexpr int kMostOrder = 8;
 
 struct Kernels {
   // One pass over the rows order[0..count) (null: 0..count); returns the weighted sum of losses
@@ -132,8 +139,16 @@ struct Kernels {
   const Kernels& plain_kernels(); \
   const Kernels& field_aware_kernels(); \
   const Kernels& field_weighted_kernels(); \
+  const Kernels& field_matrixed_kernels(); \
+  const Kernels& higher_order_kernels(); \
   inline const Kernels& kernels(Model m) { \
-    return m == Model::plain ? plain_kernels() : m == Model::field_aware ? field_aware_kernels() : field_weighted_kernels(); \
+    switch (m) { \
+      case Model::field_aware: return field_aware_kernels(); \
+      case Model::field_weighted: return field_weighted_kernels(); \
+      case Model::field_matrixed: return field_matrixed_kernels(); \
+      case Model::higher_order: return higher_order_kernels(); \
+      default: return plain_kernels(); \
+    } \
   } \
   }
 CROSSFM_DECLARE(v2)

@@ -1,7 +1,8 @@
-"""Field-aware and field-weighted machines in float64, pair by pair; imports nothing it judges."""
+"""Machines with other crossed terms in float64, set by set; imports nothing it judges."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from solver_oracle import numbers, plain
@@ -44,11 +45,48 @@ def fwfm_pairs(v, r, entries):
     return score, gradients, weights
 
 
+def fmfm_pairs(v, matrix, entries):
+    """Score, its gradient for each entry's vector, and for each two fields f < g, row by row."""
+    k = len(v(0))
+    score, weights = 0.0, {}
+    gradients = [[0.0] * k for _ in entries]
+    for b, a in itertools.permutations(range(len(entries)), 2):
+        (i, f, x_i), (j, g, x_j) = entries[a], entries[b]
+        if f >= g:  # the other order of the two, or no pair
+            continue
+        M, xx = matrix(f, g), x_i * x_j
+        held = weights.setdefault((f, g), [0.0] * (k * k))
+        for c in range(k):
+            for d in range(k):
+                score += xx * v(i)[c] * M[c * k + d] * v(j)[d]
+                gradients[a][c] += xx * M[c * k + d] * v(j)[d]
+                gradients[b][d] += xx * M[c * k + d] * v(i)[c]
+                held[c * k + d] += xx * v(i)[c] * v(j)[d]
+    return score, gradients, weights
+
+
+def hofm_sets(v, k, order, entries, across_fields):
+    """Score, and its gradient for each entry's vectors side by side."""
+    score = 0.0
+    gradients = [[0.0] * (k * (order - 1)) for _ in entries]
+    for size in range(2, order + 1):
+        for chosen in itertools.combinations(range(len(entries)), size):
+            if across_fields and len({entries[a][1] for a in chosen}) < size:
+                continue
+            x = math.prod(entries[a][2] for a in chosen)
+            for c in range((size - 2) * k, (size - 1) * k):
+                score += x * math.prod(v(entries[a][0])[c] for a in chosen)
+                for a in chosen:
+                    others = [v(entries[b][0])[c] for b in chosen if b != a]
+                    gradients[a][c] += x * math.prod(others)
+    return score, gradients
+
+
 class FieldOracle:
     """Rows one after the other through one machine an output."""
 
     def __init__(self, options, models):
-        self.o, self.F = options, options.n_fields
+        self.o, self.F = options, max(options.n_fields, 1 + int(models[0].field_of.max()))
         l1 = [getattr(options, "l1_linear", 0.0), getattr(options, "l1_factors", 0.0)]
         self.l2 = [
             x if isinstance(x, tuple) else (x,) * self.F
@@ -73,11 +111,11 @@ class FieldOracle:
         ]
         self.r = [
             {
-                (f, g): numbers(options, [m.field_weights[f, g]], 0.0, 0.0, clock)[0]
+                (f, g): numbers(options, m.field_weights[f, g].ravel(), 0.0, 0.0, clock)
                 for g in range(self.F)
                 for f in range(g)
             }
-            if m.kind == "fwfm"
+            if m.kind in ("fwfm", "fmfm")
             else {}
             for m in models
         ]
@@ -96,10 +134,20 @@ class FieldOracle:
                 [x for g in range(self.F) for x in found.get(g, [0.0] * k)] for found in gradients
             ]
             return linear + crossed, flat, {}
+        if self.o.model == "hofm":
+            across = self.o.interactions == "across_fields"
+            crossed, flat = hofm_sets(values.__getitem__, k, self.o.order, entries, across)
+            return linear + crossed, flat, {}
         values.setdefault(0, [0.0] * k)
-        crossed, flat, weights = fwfm_pairs(
-            values.__getitem__, lambda f, g: self.r[c][f, g].v, entries
-        )
+        if self.o.model == "fmfm":
+            crossed, flat, weights = fmfm_pairs(
+                values.__getitem__, lambda f, g: [x.v for x in self.r[c][f, g]], entries
+            )
+        else:
+            crossed, flat, found = fwfm_pairs(
+                values.__getitem__, lambda f, g: self.r[c][f, g][0].v, entries
+            )
+            weights = {pair: [gradient] for pair, gradient in found.items()}
         return linear + crossed, flat, weights
 
     def score(self, c, entries):
@@ -126,7 +174,8 @@ class FieldOracle:
                 self.w[c][i].step(upstream * x)
                 for number, d in zip(self.V[c][i], gradient, strict=True):
                     number.step(upstream * d)
-            for pair, number in self.r[c].items():  # all rows share them
-                number.step(upstream * weights.get(pair, 0.0))
+            for pair, shared in self.r[c].items():  # of all rows
+                for number, d in zip(shared, weights.get(pair, [0.0] * len(shared)), strict=True):
+                    number.step(upstream * d)
             self.b[c].step(upstream)
         return weight * loss

@@ -1,4 +1,4 @@
-"""Estimators of the field-aware and field-weighted machine, from data to a file and back."""
+"""Estimators of the machines with other crossed terms, from data to a file and back."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import crossfm as cf
 from crossfm.errors import DataError, ModelFileError
 from crossfm.solvers import feeding
 
-CLASSES = [cf.FFMClassifier, cf.FwFMClassifier]
-REGRESSORS = [cf.FFMRegressor, cf.FwFMRegressor]
+CLASSES = [cf.FFMClassifier, cf.FwFMClassifier, cf.FmFMClassifier, cf.HOFMClassifier]
+REGRESSORS = [cf.FFMRegressor, cf.FwFMRegressor, cf.FmFMRegressor, cf.HOFMRegressor]
+HIGHER = (cf.HOFMClassifier, cf.HOFMRegressor)  # go without fields
 each = pytest.mark.parametrize("kind", CLASSES + REGRESSORS, ids=lambda kind: kind.__name__)
 
 
@@ -89,6 +90,8 @@ def test_every_source_of_fields_gives_the_same_model(kind):
     n = direct.model_.n_features
     np.testing.assert_array_equal(direct.factors_, framed.factors_[:n])
     np.testing.assert_allclose(direct.predict(carried), framed.predict(X), rtol=1e-6)
+    if kind in HIGHER:
+        return
     with pytest.raises(DataError, match=r"needs the field of each feature.*libffm"):
         kind(**options).fit(rows, y)
     further = carried.replace(fields=carried.fields + 1)
@@ -103,8 +106,9 @@ def test_a_matrix_has_a_field_a_column(kind):
     z = X[:, 0] * X[:, 1] / 5 + X[:, 2]
     y = (z > 0).astype(int) if kind in CLASSES else z
     model = kind(random_state=0, n_epochs=100, early_stopping=False, l2_factors=0.0).fit(X, y)
-    assert model.model_.n_fields == 4
-    np.testing.assert_array_equal(model.model_.field_of, np.arange(4))
+    assert model.model_.n_fields == (None if kind in HIGHER else 4)
+    if kind not in HIGHER:
+        np.testing.assert_array_equal(model.model_.field_of, np.arange(4))
     assert model.score(X, y) > 0.9
 
 
@@ -113,6 +117,21 @@ def test_field_weights_find_the_pair_that_matters():
     model = cf.FwFMClassifier(random_state=0, n_epochs=20, early_stopping=False).fit(X, y)
     r = model.model_.field_weights
     assert r[0, 1] == r[1, 0] > 2 * max(abs(r[0, 2]), abs(r[1, 2])) > 0
+
+
+def test_the_scale_of_targets_is_that_of_sets_of_every_size():
+    """Vectors of order t are on the scale of the targets' t-th root."""
+    X, y = xor()
+    rng = np.random.default_rng(1)
+    y = y + 0.1 * rng.normal(size=len(y))
+    options = {"random_state": 0, "n_epochs": 10, "early_stopping": False, "order": 4}
+    one = cf.HOFMRegressor(**options).fit(X, y).predict(X)
+    model = cf.HOFMRegressor(**options).fit(X, 1000 * y - 50)
+    np.testing.assert_allclose(model.predict(X), 1000 * one - 50, rtol=1e-3, atol=0.05)
+    few = {name: values[:2] for name, values in X.items()}
+    np.testing.assert_allclose(model.predict(few), model.predict(X)[:2], rtol=1e-5)
+    again = model.partial_fit(X, 1000 * y - 50)  # the models go back into a trainer
+    assert np.abs(again.predict(X) - 1000 * one + 50).max() < 300
 
 
 def test_several_classes():
@@ -129,9 +148,13 @@ def test_options_that_make_no_such_model(kind):
     X, y = xor(50)
     with pytest.raises(DataError, match="n_factors must be an integer from 1"):
         kind(n_factors=0).fit(X, y)
-    if "Fw" in kind.__name__:
+    if "Fw" in kind.__name__ or "FmFM" in kind.__name__:
         with pytest.raises(DataError, match="take 'across_fields'"):
             kind(interactions="all").fit(X, y)
+    elif kind in HIGHER:
+        with pytest.raises(DataError, match="order is 2, expected an integer of at least 3"):
+            kind(order=2).fit(X, y)
+        assert kind(order=4).get_params()["order"] == 4
     else:
         assert kind().n_factors == 4
 
@@ -167,7 +190,7 @@ def test_files_are_streamed_to_the_same_model(kind, form, tmp_path, monkeypatch)
         given = (path,)
     whole = kind(**options).fit(*given)
     streamed = kind(stream=True, cache_dir=tmp_path / "cache", **options).fit(*given)
-    assert streamed.model_.n_fields == whole.model_.n_fields == 3
+    assert streamed.model_.n_fields == whole.model_.n_fields == (None if kind in HIGHER else 3)
     np.testing.assert_allclose(streamed.factors_, whole.factors_, rtol=1e-4, atol=1e-6)
     few = {name: column[:50] for name, column in X.items()} if form == "frame" else path
     np.testing.assert_allclose(streamed.predict(few), whole.predict(few), rtol=1e-4, atol=1e-5)

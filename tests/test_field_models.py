@@ -1,4 +1,4 @@
-"""Field-aware and field-weighted `FactorModel`s: scores, identities, files, explanations."""
+"""`FactorModel`s with other crossed terms: scores, identities, files, explanations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from field_oracle import ffm_pairs, fwfm_pairs
+from field_oracle import ffm_pairs, fmfm_pairs, fwfm_pairs, hofm_sets
 from solver_problems import make_rows
 from test_field_solvers import F, entries_of
 
@@ -17,22 +17,36 @@ from crossfm.model import FactorModel, empty_factors
 from crossfm.store import load_model, read_header, save_libfm, save_model
 
 RTOL = 2e-5  # float32, some tens of terms
-KINDS = ("ffm", "ffm_across", "fwfm")
+KINDS = ("ffm", "ffm_across", "fwfm", "fmfm", "hofm", "hofm_across")
 by_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def make_model(kind, field_of, k, seed=0):
     rng = np.random.default_rng(seed)
     n = len(field_of)
-    r = np.triu(rng.normal(size=(F, F)).astype(np.float32), 1)
+    shape = {"ffm": (n, F, k), "ffm_across": (n, F, k)}.get(kind, (n, k))
+    if kind.startswith("hofm"):
+        shape = n, 2, k
     return FactorModel(
         rng.normal(),
         rng.normal(size=n),
-        rng.normal(size=(n, k) if kind == "fwfm" else (n, F, k)),
-        "all" if kind == "ffm" else "across_fields",
+        rng.normal(size=shape),
+        "all" if kind in ("ffm", "hofm") else "across_fields",
         field_of,
-        field_weights=r + r.T if kind == "fwfm" else None,
+        field_weights=pair_numbers(kind, F, k, rng),
+        order=3 if kind.startswith("hofm") else 2,
     )
+
+
+def pair_numbers(kind, n_fields, k, rng):
+    """Weights or matrices of pairs, or None."""
+    shape = {"fwfm": (), "fmfm": (k, k)}.get(kind)
+    if shape is None:
+        return None
+    r = rng.normal(size=(n_fields, n_fields, *shape)).astype(np.float32)
+    turned = r.transpose(1, 0, 3, 2) if shape else r.T
+    f, g = np.indices((n_fields, n_fields)).reshape(2, n_fields, n_fields, *[1] * len(shape))
+    return np.where(f < g, r, np.where(f > g, turned, np.float32(0)))
 
 
 def double_sum(model, entries):
@@ -41,6 +55,16 @@ def double_sum(model, entries):
     if model.kind == "ffm":
         across = model.interactions == "across_fields"
         crossed = ffm_pairs(lambda i, g: V[i, g].tolist(), entries, across)[0]
+    elif model.kind == "hofm":
+        across = model.interactions == "across_fields"
+        crossed = hofm_sets(
+            lambda i: V[i].ravel().tolist(), model.n_factors, model.order, entries, across
+        )[0]
+    elif model.kind == "fmfm":
+        r = model.field_weights.astype(np.float64)
+        crossed = fmfm_pairs(
+            lambda i: V[i].tolist(), lambda f, g: r[f, g].ravel().tolist(), entries
+        )[0]
     else:
         r = model.field_weights.astype(np.float64)
         crossed = fwfm_pairs(lambda i: V[i].tolist(), lambda f, g: r[f, g], entries)[0]
@@ -66,6 +90,9 @@ def test_rows_that_carry_fields_in_any_order(kind):
     model = replace(make_model(kind, field_of, 4), field_of=None)
     wanted = [double_sum(model, entries) for entries in entries_of(mixed, field_of)]
     np.testing.assert_allclose(model.score(mixed), wanted, RTOL, 1e-4)
+    if kind == "hofm":  # needs no fields
+        assert np.isfinite(model.score(rows)).all()
+        return
     with pytest.raises(DataError, match="need to know the field of each feature"):
         model.score(rows)
 
@@ -76,11 +103,11 @@ def test_places_are_fields_only_where_they_are(kind, ids):
     """Rows as long as the fields are many, whose features are of other fields than their places."""
     field_of = np.array([0, 1, 1], np.int32)
     rng = np.random.default_rng(0)
-    r = None if kind != "fwfm" else [[0, 2.0], [2.0, 0]]
-    shape = (3, 4) if kind == "fwfm" else (3, 2, 4)
+    shape = (3, 4) if kind in ("fwfm", "fmfm") else (3, 2, 4)
     model = FactorModel(0.0, np.zeros(3), rng.normal(size=shape),
-                        "all" if kind == "ffm" else "across_fields", field_of,
-                        field_weights=r)  # fmt: skip
+                        "all" if kind in ("ffm", "hofm") else "across_fields", field_of,
+                        field_weights=pair_numbers(kind, 2, 4, rng),
+                        order=3 if kind.startswith("hofm") else 2)  # fmt: skip
     rows = Rows(np.array(ids))
     wanted = [double_sum(model, entries) for entries in entries_of(rows, field_of)]
     np.testing.assert_allclose(model.score(rows), wanted, RTOL, 1e-6)
@@ -103,6 +130,27 @@ def test_field_weights_of_one_are_the_plain_machine_across_fields():
     plain = replace(plain, field_weights=None)
     weighted = replace(plain, field_weights=1 - np.eye(F))
     np.testing.assert_allclose(weighted.score(rows), plain.score(rows), RTOL, 1e-5)
+
+
+def test_matrices_that_are_numbers_are_field_weights():
+    rows, field_of = make_rows(np.random.default_rng(1))
+    weighted = make_model("fwfm", field_of, 6)
+    matrices = weighted.field_weights[:, :, None, None] * np.eye(6, dtype=np.float32)
+    matrixed = replace(weighted, field_weights=matrices)
+    assert matrixed.kind == "fmfm"
+    np.testing.assert_allclose(matrixed.score(rows), weighted.score(rows), RTOL, 1e-4)
+
+
+@pytest.mark.parametrize("interactions", ["all", "across_fields"])
+def test_vectors_of_zero_for_larger_sets_are_the_plain_machine(interactions):
+    rows, field_of = make_rows(np.random.default_rng(1))
+    rng = np.random.default_rng(2)
+    V = rng.normal(size=(len(field_of), 5)).astype(np.float32)
+    plain = FactorModel(0.5, rng.normal(size=len(V)), V, interactions, field_of)
+    factors = np.stack([V, 0 * V, 0 * V], axis=1)
+    higher = replace(plain, factors=factors, order=4)
+    assert (higher.kind, higher.n_factors, higher.n_fields) == ("hofm", 5, None)
+    np.testing.assert_allclose(higher.score(rows), plain.score(rows), RTOL, 1e-5)
 
 
 def test_a_table_made_for_it_is_taken_over():
@@ -161,8 +209,17 @@ def test_explanations_sum_to_the_score(kind):
     for r in range(10):
         row = rows[r : r + 1]
         np.testing.assert_allclose(explain_row(model, row).score, model.score(row)[0], 1e-4, 1e-5)
-    with pytest.raises(DataError, match="needs the field of each feature"):
-        explain_row(replace(model, field_of=None), rows[:1])
+    if kind != "hofm":
+        with pytest.raises(DataError, match="needs the field of each feature"):
+            explain_row(replace(model, field_of=None), rows[:1])
+
+
+def test_a_larger_set_is_shared_out_to_its_pairs():
+    V = np.zeros((3, 2, 1), np.float32)
+    V[:, 1] = [[1], [2], [3]]
+    found = explain_row(FactorModel(0.0, np.zeros(3), V, order=3), Rows(np.array([[0, 1, 2]])))
+    np.testing.assert_allclose(found.pairs, [2.0, 2.0, 2.0])  # 6, of three pairs
+    np.testing.assert_allclose([part.value for part in found.by_feature()], [2.0, 2.0, 2.0])
 
 
 # --- PyTorch -----------------------------------------------------------------------------------
@@ -175,7 +232,9 @@ def test_torch_modules_score_the_same_both_ways(kind):
 
     rows, field_of = make_rows(np.random.default_rng(1))
     model = make_model(kind, field_of, 5)
-    module = {"ffm": nn.FieldAwareFM, "fwfm": nn.FwFM}[model.kind]
+    module = {
+        "ffm": nn.FieldAwareFM, "fwfm": nn.FwFM, "fmfm": nn.FmFM, "hofm": nn.HigherOrderFM
+    }[model.kind]  # fmt: skip
     network = module.from_model(model)
     with torch.no_grad():
         np.testing.assert_allclose(network(rows), model.score(rows), 1e-4, 1e-4)
@@ -205,6 +264,11 @@ FIELDS = np.array([0, 1])
         ({"field_weights": [[0, np.nan], [np.nan, 0]]}, "not finite"),
         ({"field_weights": "r"}, "must be numbers"),
         ({"field_weights": np.zeros((1, 1)), "field_of": FIELDS}, "fields go up to 1"),
+        ({"field_weights": np.zeros((2, 2, 3, 2))}, r"matrices \[n_fields, n_fields, 3, 3\]"),
+        ({"field_weights": np.ones((2, 2, 3, 3))}, "symmetric with zeros on the diagonal"),
+        ({"order": 1}, "order is 1, expected an integer from 2 to 8"),
+        ({"order": 3}, r"expected \[n_features, 2, n_factors\]"),
+        ({"order": 3, "factors": np.zeros((2, 3, 1))}, r"expected \[n_features, 2, n_factors\]"),
         ({"factors": np.zeros((2, 1, 1, 3))}, r"\[n_features, n_factors\]"),
         ({"factors": np.full((2, 2, 1), np.nan)}, "factors of feature 0 is not finite"),
     ],

@@ -1,4 +1,4 @@
-"""Field-aware and field-weighted training against plain float64 pair sums."""
+"""Training of the machines with other crossed terms against plain float64 sums."""
 
 from __future__ import annotations
 
@@ -17,11 +17,25 @@ from crossfm.solvers import AdaGrad, Checkpoint, FusedTrainer, feeding, fit, sol
 
 RTOL, ATOL = 5e-4, 5e-5  # float32, some hundred updates of each number, estimated square roots
 F = 5  # fields of make_rows
-MODELS = [("ffm", "all"), ("ffm", "across_fields"), ("fwfm", "across_fields")]
+MODELS = [
+    ("ffm", "all"),
+    ("ffm", "across_fields"),
+    ("fwfm", "across_fields"),
+    ("fmfm", "across_fields"),
+    ("hofm", "all"),
+    ("hofm", "across_fields"),
+]
 by_model = pytest.mark.parametrize(
-    ("model", "interactions"), MODELS, ids=["ffm", "ffm_across", "fwfm"]
+    ("model", "interactions"),
+    MODELS,
+    ids=["ffm", "ffm_across", "fwfm", "fmfm", "hofm", "hofm_across"],
 )
 FIELDS_OF_CLICKS = np.repeat(np.arange(6), 30).astype(np.int32)
+
+
+def of(model, order=3):
+    """The model among the options."""
+    return {"model": model, "order": order if model == "hofm" else 2}
 
 
 def entries_of(rows, field_of):
@@ -35,10 +49,14 @@ def entries_of(rows, field_of):
 def compare(options, rows, field_of, epochs=2):
     trainer = FusedTrainer(options, len(field_of), field_of)
     trainer.set_bias(np.linspace(0.1, 0.3, options.n_outputs))
-    if options.model == "fwfm":  # not all 1, or a weight taken twice would not show
-        rng = np.random.default_rng(8)
-        drawn = rng.normal(size=(options.n_outputs, F, F)).astype(np.float32)
-        trainer.field_weights[:] = np.triu(drawn, 1) + np.triu(drawn, 1).transpose(0, 2, 1)
+    if trainer.field_weights is not None:  # not all 1, or a weight taken twice would not show
+        drawn = np.random.default_rng(8).normal(size=trainer.field_weights.shape)
+        f, g = np.triu_indices(F, 1)
+        for c, weights in enumerate(drawn.astype(np.float32)):
+            trainer.field_weights[c, f, g] = weights[f, g]
+            trainer.field_weights[c, g, f] = weights[f, g].swapaxes(-2, -1) if (
+                weights.ndim == 4
+            ) else weights[f, g]  # fmt: skip
         trainer._start_field_weights(trainer._field_weights)
     ready = trainer.prepare(rows)
     oracle = FieldOracle(options, trainer.models())
@@ -57,8 +75,9 @@ def compare(options, rows, field_of, epochs=2):
         np.testing.assert_allclose(model.weights, [x.v for x in oracle.w[c]], RTOL, ATOL)
         want = [[x.v for x in row] for row in oracle.V[c]]
         np.testing.assert_allclose(model.factors.reshape(len(want), -1), want, RTOL, ATOL)
-        for (f, g), number in oracle.r[c].items():
-            np.testing.assert_allclose(model.field_weights[f, g], number.v, RTOL, ATOL)
+        for (f, g), shared in oracle.r[c].items():
+            found = model.field_weights[f, g].ravel()
+            np.testing.assert_allclose(found, [x.v for x in shared], RTOL, ATOL)
     wanted = [[oracle.score(c, row) for c in range(len(models))] for row in entries]
     scores = trainer.score(rows).reshape(len(rows), -1)
     np.testing.assert_allclose(scores, wanted, RTOL, 10 * ATOL)
@@ -71,7 +90,7 @@ def compare(options, rows, field_of, epochs=2):
 @pytest.mark.parametrize("k", [1, 3, 4, 6, 8, 16, 17])
 def test_lookups_match_the_oracle_at_every_width(base, model, interactions, k):
     rows, field_of = make_rows(np.random.default_rng(k), n=40, values=False, bags=False)
-    options = with_(base, n_factors=k, loss="logistic", model=model, interactions=interactions,
+    options = with_(base, n_factors=k, loss="logistic", **of(model), interactions=interactions,
                     n_fields=F)  # fmt: skip
     compare(options, rows, field_of)
 
@@ -82,7 +101,7 @@ def test_lookups_match_the_oracle_at_every_width(base, model, interactions, k):
 def test_values_bags_and_weights_match_the_oracle(base, model, interactions, loss):
     rng = np.random.default_rng(1)
     rows, field_of = make_rows(rng, classes=0 if loss == "squared" else 2, weights=True)
-    options = with_(base, n_factors=5, loss=loss, model=model, interactions=interactions,
+    options = with_(base, n_factors=5, loss=loss, **of(model), interactions=interactions,
                     n_fields=F)  # fmt: skip
     compare(options, rows, field_of)
 
@@ -90,7 +109,7 @@ def test_values_bags_and_weights_match_the_oracle(base, model, interactions, los
 @by_model
 def test_softmax_matches_the_oracle(model, interactions):
     rows, field_of = make_rows(np.random.default_rng(2), classes=3, values=False, bags=False)
-    options = AdaGrad(n_factors=4, loss="softmax", n_outputs=3, model=model, n_fields=F,
+    options = AdaGrad(n_factors=4, loss="softmax", n_outputs=3, **of(model), n_fields=F,
                       interactions=interactions, init_scale=0.3)  # fmt: skip
     compare(options, rows, field_of)
 
@@ -100,7 +119,7 @@ def test_softmax_matches_the_oracle(model, interactions):
 def test_other_losses_match_the_oracle(model, interactions, loss):
     classes = {"hinge": 2, "poisson": 4}.get(loss, 0)
     rows, field_of = make_rows(np.random.default_rng(7), classes=classes, weights=True)
-    options = AdaGrad(n_factors=4, loss=loss, loss_parameter=0.7, model=model, n_fields=F,
+    options = AdaGrad(n_factors=4, loss=loss, loss_parameter=0.7, **of(model), n_fields=F,
                       interactions=interactions, init_scale=0.3)  # fmt: skip
     compare(options, rows, field_of)
 
@@ -109,7 +128,7 @@ def test_other_losses_match_the_oracle(model, interactions, loss):
 @pytest.mark.parametrize("bags", [True, False])
 def test_penalties_per_field_match_the_oracle(model, interactions, bags):
     rows, field_of = make_rows(np.random.default_rng(3), values=False, bags=bags)
-    options = AdaGrad(n_factors=4, loss="logistic", model=model, n_fields=F, init_scale=0.3,
+    options = AdaGrad(n_factors=4, loss="logistic", **of(model), n_fields=F, init_scale=0.3,
                       interactions=interactions, l2_factors=(0.5, 0.0, 0.05, 0.1, 0.2))  # fmt: skip
     compare(options, rows, field_of)
 
@@ -120,7 +139,7 @@ def test_fields_of_the_rows_come_first_in_any_order(model, interactions):
     rows, field_of = make_rows(rng, n=40, values=True)
     mixed = rng.integers(0, F, rows.nnz).astype(np.int32)  # an id of several fields, not grouped
     rows = rows.replace(fields=mixed)
-    options = AdaGrad(n_factors=4, loss="logistic", model=model, n_fields=F, init_scale=0.3,
+    options = AdaGrad(n_factors=4, loss="logistic", **of(model), n_fields=F, init_scale=0.3,
                       interactions=interactions)  # fmt: skip
     compare(options, rows, field_of)
 
@@ -129,9 +148,19 @@ def test_fields_of_the_rows_come_first_in_any_order(model, interactions):
 def test_an_id_repeated_in_a_row_is_two_features(model, interactions):
     rng = np.random.default_rng(6)
     rows = Rows(rng.integers(0, 8, (40, 6)), targets=rng.integers(0, 2, 40))
-    options = AdaGrad(n_factors=4, loss="logistic", model=model, n_fields=F, init_scale=0.3,
+    options = AdaGrad(n_factors=4, loss="logistic", **of(model), n_fields=F, init_scale=0.3,
                       interactions=interactions)  # fmt: skip
     compare(options, rows, np.arange(8, dtype=np.int32) // 2)
+
+
+@by_solver
+@pytest.mark.parametrize("interactions", ["all", "across_fields"])
+@pytest.mark.parametrize("order", [4, 5])
+def test_larger_sets_match_the_oracle(base, interactions, order):
+    rows, field_of = make_rows(np.random.default_rng(order), n=20)
+    options = with_(base, n_factors=3, loss="logistic", interactions=interactions, n_fields=F,
+                    **of("hofm", order))  # fmt: skip
+    compare(options, rows, field_of)
 
 
 # --- threads -----------------------------------------------------------------------------------
@@ -143,7 +172,7 @@ def test_deterministic_is_bit_equal_for_any_number_of_threads(base, model, inter
     rows, results = clicks(1500), []
     for n_jobs in (2, 1, 3):
         options = with_(base, n_factors=4, loss="logistic", n_jobs=n_jobs, deterministic=True,
-                        model=model, interactions=interactions, n_fields=6)  # fmt: skip
+                        **of(model), interactions=interactions, n_fields=6)  # fmt: skip
         trainer = FusedTrainer(options, 180, FIELDS_OF_CLICKS)
         fit(trainer, rows, n_epochs=2)
         results.append(trainer.models()[0])
@@ -151,7 +180,7 @@ def test_deterministic_is_bit_equal_for_any_number_of_threads(base, model, inter
         assert other.bias == results[0].bias
         np.testing.assert_array_equal(other.weights, results[0].weights)
         np.testing.assert_array_equal(other.factors, results[0].factors)
-        if model == "fwfm":
+        if model in ("fwfm", "fmfm"):
             np.testing.assert_array_equal(other.field_weights, results[0].field_weights)
             assert np.ptp(other.field_weights[0, 1:]) > 1e-3
 
@@ -163,7 +192,7 @@ def test_threads_reach_the_loss_of_one(base, model, interactions):
     losses = []
     for n_jobs, deterministic in ((1, False), (2, False), (2, True)):
         options = with_(base, n_factors=4, loss="logistic", n_jobs=n_jobs, n_fields=6,
-                        deterministic=deterministic, model=model,
+                        deterministic=deterministic, **of(model),
                         interactions=interactions)  # fmt: skip
         trainer = FusedTrainer(replace(options, init_scale=0.1), 180, FIELDS_OF_CLICKS)
         fit(trainer, rows[:15_000], n_epochs=4)
@@ -177,7 +206,7 @@ def test_threads_reach_the_loss_of_one(base, model, interactions):
 def test_what_is_restored_stays(model, interactions):
     base = SOLVER_CASES[2]  # FTRL finds its parameters anew from z
     rows = clicks(1000)
-    options = with_(base, n_factors=4, loss="logistic", model=model, interactions=interactions,
+    options = with_(base, n_factors=4, loss="logistic", **of(model), interactions=interactions,
                     n_fields=6)  # fmt: skip
     trainer = FusedTrainer(options, 180, FIELDS_OF_CLICKS)
     fit(trainer, rows, n_epochs=1)
@@ -189,7 +218,7 @@ def test_what_is_restored_stays(model, interactions):
     trainer.train(trainer.prepare(few.replace(weights=np.full(20, 1e-9, np.float32))))
     model_after = trainer.models()[0]
     np.testing.assert_allclose(model_after.factors, early[0].factors, rtol=1e-4, atol=1e-5)
-    if model == "fwfm":
+    if model in ("fwfm", "fmfm"):
         np.testing.assert_allclose(model_after.field_weights, early[0].field_weights, atol=1e-5)
 
 
@@ -219,7 +248,7 @@ def test_streamed_and_stopped_fits_are_those_in_memory(
     monkeypatch.setattr(feeding, "WORK_A_CALL", 1)  # 256 rows a call
     monkeypatch.setattr(feeding, "GROUP_FEATURES", 2000)
     rows, field_of = make_rows(np.random.default_rng(3), 1500)
-    options = with_(base, n_factors=3, loss="logistic", model=model, interactions=interactions,
+    options = with_(base, n_factors=3, loss="logistic", **of(model), interactions=interactions,
                     n_fields=F, shuffle=False)  # fmt: skip
     whole = FusedTrainer(options, len(field_of), field_of)
     fit(whole, rows, n_epochs=3)
@@ -241,7 +270,7 @@ def test_streamed_and_stopped_fits_are_those_in_memory(
         trainer = FusedTrainer(options, len(field_of), field_of)
         fit(trainer, source, n_epochs=3, checkpoint=keeping)
         same_state(whole, trainer)
-    if model == "fwfm":
+    if model in ("fwfm", "fmfm"):
         assert np.ptp(whole.field_weights[0, 1:]) > 1e-3
         assert "field_weights" in whole.state()[0]
 
@@ -249,7 +278,7 @@ def test_streamed_and_stopped_fits_are_those_in_memory(
 @by_model
 def test_the_best_epoch_survives_a_stop(model, interactions, tmp_path):
     rows, field_of = make_rows(np.random.default_rng(3), 300)
-    options = AdaGrad(n_factors=3, loss="logistic", model=model, interactions=interactions,
+    options = AdaGrad(n_factors=3, loss="logistic", **of(model), interactions=interactions,
                       n_fields=F, init_scale=0.3, learning_rate=1.0)  # fmt: skip
     judged = iter([2.0, 1.0, 3.0, 4.0, 5.0, 6.0] * 2)
     watch = Watch(rows[:50], lambda scores: {"loss": next(judged)}, "loss", lambda a, b: a < b, 9)
@@ -269,7 +298,7 @@ def test_the_best_epoch_survives_a_stop(model, interactions, tmp_path):
     judged = iter([5.0] * 9)
     _, models = fit(trainer, rows, n_epochs=6, watch=watch, checkpoint=keeping)
     np.testing.assert_array_equal(models[0].factors, kept[0].factors)
-    if model == "fwfm":
+    if model in ("fwfm", "fmfm"):
         np.testing.assert_array_equal(models[0].field_weights, kept[0].field_weights)
 
 
@@ -283,6 +312,11 @@ def test_the_best_epoch_survives_a_stop(model, interactions, tmp_path):
         ({"model": "ffm"}, "n_fields must be an integer from 1"),
         ({"model": "ffm", "n_fields": 3, "n_factors": 0}, "n_factors must be an integer from 1"),
         ({"model": "ffm", "n_fields": 70_000, "n_factors": 4}, "280000 numbers a feature"),
+        ({"model": "hofm"}, "'hofm', and it needs one"),
+        ({"model": "fm", "order": 3}, "orders from 3 on belong to 'hofm'"),
+        ({"model": "hofm", "order": 9}, "order must be an integer from 2 to 8"),
+        ({"model": "fmfm", "n_fields": 3}, "pooled vectors of its fields: take 'across_fields'"),
+        ({"model": "fmfm", "n_fields": 999, "interactions": "across_fields"}, "take fewer"),
         ({"model": "fwfm", "n_fields": 3}, "pooled vectors of its fields: take 'across_fields'"),
     ],
 )

@@ -67,6 +67,7 @@ class Table:
         model: int = 0,
         n_fields: int = 0,
         length: int = 0,
+        order: int = 2,
         field_weights: NDArray[numpy.float32] | None = None,
     ) -> None: ...
 
@@ -123,6 +124,7 @@ def score(
     model: int = 0,
     n_fields: int = 0,
     length: int = 0,
+    order: int = 2,
     field_weights: NDArray[numpy.float32] | None = None,
     field_weights_at: int = 0,
     storage: int = 0,

@@ -73,22 +73,22 @@ def padded_width(n_factors: int) -> int:
 
 
 def empty_factors(
-    n_features: int, n_factors: int, n_fields: int | None = None
+    n_features: int, n_factors: int, n_vectors: int | None = None
 ) -> NDArray[np.float32]:
     """Zero factors float32 ``[n_features, n_factors]`` in a model's own layout, to be filled.
 
-    With `n_fields` they are ``[n_features, n_fields, n_factors]``. `FactorModel` takes such an
+    With `n_vectors` they are ``[n_features, n_vectors, n_factors]``. `FactorModel` takes such an
     array over without a copy: fill it first, and leave it alone after.
 
     >>> factors = empty_factors(5, 3)
     >>> factors.shape, factors.strides
     ((5, 3), (16, 4))
     """
-    numbers = n_factors * (1 if n_fields is None else n_fields)
+    numbers = n_factors * (1 if n_vectors is None else n_vectors)
     width = padded_width(numbers)
     table: NDArray[np.float32] = _native.allocate(n_features * width).reshape(n_features, width)
     factors = table[:, :numbers]
-    return factors if n_fields is None else factors.reshape(n_features, n_fields, n_factors)
+    return factors if n_vectors is None else factors.reshape(n_features, n_vectors, n_factors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,8 @@ class PackedFactors:
         codes: float16 or int8 ``[n_features, width]``, `padded_width` numbers a feature, zeros
             behind the numbers.
         scales: ``s``, float32 ``[n_features]`` for int8, else None.
-        shape: of the factors, ``(n_features, n_factors)`` or ``(n_features, n_fields, n_factors)``.
+        shape: of the factors, ``(n_features, n_factors)``, or ``(n_features, n_vectors,
+            n_factors)``.
 
     Raises:
         DataError: numbers that are not finite, scales below zero, shapes that do not fit together.

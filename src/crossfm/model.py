@@ -39,11 +39,16 @@ __all__ = [
     "group_fields",
     "padded_width",
     "rows_by_field",
+    "spread_weights",
+    "weights_of",
 ]
 
 INTERACTIONS = ("all", "across_fields")
 TASKS = ("regression", "classification")
-KINDS = {"fm": 0, "ffm": 1, "fwfm": 2}  # as the kernels number them
+KINDS = {"fm": 0, "ffm": 1, "fwfm": 2, "fmfm": 3, "hofm": 4}  # as the kernels number them
+MOST_ORDER = 8
+
+Kind = Literal["fm", "ffm", "fwfm", "fmfm", "hofm"]
 
 ROWS_A_THREAD = 2048  # below it, waking a thread costs more than the rows it takes over
 
@@ -66,25 +71,34 @@ class FactorModel:
     Factors of three dimensions make it field-aware: a feature has a vector for each field that it
     meets, and the crossed term is ``sum_{i<j} <v_{i,f(j)}, v_{j,f(i)}> x_i x_j``; features of one
     field meet with "all" only. Field weights make it field-weighted: the crossed term is
-    ``sum_{f<g} r_fg <p_f, p_g>``.
+    ``sum_{f<g} r_fg <p_f, p_g>``, or with a matrix in the place of each weight field-matrixed:
+    ``sum_{f<g} <p_f M_fg, p_g>``. An order above 2 makes it higher-order: a feature has a vector
+    for each order, and sets of that many features cross, ``sum_{t=2}^{order} sum_{i_1<...<i_t}
+    <v^t_{i_1}, ..., v^t_{i_t}> x_{i_1} ... x_{i_t}``, pooled fields in their place with
+    "across_fields".
 
     Args:
         bias: ``w0``.
         weights: ``w``, float32 ``[n_features]``.
         factors: ``V``, float32 ``[n_features, n_factors]``, or ``[n_features, n_fields,
-            n_factors]`` with ``v_{i,g}`` at ``[i, g]``. Stored with the numbers of a feature padded
-            by zeros to a multiple of 4 and 64-byte aligned; the attribute is the view without
-            padding. An array from `empty_factors` is taken over without a copy. Of a model from
-            `quantize` the attribute is computed at each access; `vectors` has those of a few ids.
+            n_factors]`` with ``v_{i,g}`` at ``[i, g]``, or with an order ``[n_features, order - 1,
+            n_factors]`` with ``v^t_i`` at ``[i, t - 2]``. Stored with the numbers of a feature
+            padded by zeros to a multiple of 4 and 64-byte aligned; the attribute is the view
+            without padding. An array from `empty_factors` is taken over without a copy. Of a model
+            from `quantize` the attribute is computed at each access; `vectors` has those of a few
+            ids.
         interactions: "all" or "across_fields".
         field_of: int32 ``[n_features]``, the field of each feature id; None: unknown.
-            "across_fields", and models that are field-aware or field-weighted, need it for rows
-            that carry no ``fields`` of their own.
+            "across_fields", and models with parameters for fields, need it for rows that carry no
+            ``fields`` of their own.
         schema: the encoding that made the ids, or None.
         task: "regression" or "classification" (the score is then a logit).
         metadata: anything JSON can hold.
         field_weights: ``r``, float32 ``[n_fields, n_fields]``, symmetric, zero on the diagonal;
-            None: all fields meet alike. Goes with "across_fields" and factors of two dimensions.
+            or ``M``, ``[n_fields, n_fields, n_factors, n_factors]``, ``M_gf`` the transpose of
+            ``M_fg``; None: all fields meet alike. Goes with "across_fields" and factors of two
+            dimensions.
+        order: the largest sets of features that cross; 2: pairs.
 
     Arrays are copied and read-only.
 
@@ -99,7 +113,9 @@ class FactorModel:
         array([3.5, 9.5], dtype=float32)
 
     Source: Rendle 2010, Factorization Machines, eq. 1; Juan et al. 2016, Field-aware Factorization
-    Machines for CTR Prediction; Pan et al. 2018, Field-weighted Factorization Machines.
+    Machines for CTR Prediction; Pan et al. 2018, Field-weighted Factorization Machines; Sun et
+    al. 2021, Field-matrixed Factorization Machines; Blondel et al. 2016, Higher-Order
+    Factorization Machines.
     """
 
     bias: float
@@ -111,6 +127,7 @@ class FactorModel:
     task: Literal["regression", "classification"] = "regression"
     metadata: Mapping[str, Any] = field(default_factory=dict)
     field_weights: NDArray[np.float32] | None = None
+    order: int = 2
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the dataclass is frozen
@@ -140,6 +157,7 @@ class FactorModel:
             object.__delattr__(self, "factors")  # from here on __getattr__ makes it
         if self.field_of is not None:
             put(self, "field_of", _fields(self.field_of, n))
+        _check_order(self.order, shape)
         if len(shape) == 3 and shape[1] == 0:
             raise DataError("factors have vectors for 0 fields, expected at least one field")
         if self.field_weights is not None:
@@ -149,7 +167,7 @@ class FactorModel:
                     f" interactions='across_fields' and factors [n_features, n_factors], not with"
                     f" {self.interactions!r} and factors of {len(shape)} dimensions"
                 )
-            put(self, "field_weights", _field_weights(self.field_weights))
+            put(self, "field_weights", _field_weights(self.field_weights, shape[-1]))
         if self.n_fields is not None and self.field_of is not None:
             _expect_fields(int(self.field_of.max()), self.n_fields)
         if not isinstance(self.metadata, Mapping):
@@ -157,7 +175,9 @@ class FactorModel:
         put(self, "metadata", dict(self.metadata))
 
     def __repr__(self) -> str:
-        kind = "" if self.kind == "fm" else f"kind={self.kind!r}, n_fields={self.n_fields}, "
+        kind = "" if self.kind == "fm" else f"kind={self.kind!r}, "
+        kind += "" if self.n_fields is None else f"n_fields={self.n_fields}, "
+        kind += "" if self.order == 2 else f"order={self.order}, "
         rounded = "" if self.precision == "float32" else f", precision={self.precision!r}"
         return (
             f"FactorModel({kind}n_features={self.n_features}, n_factors={self.n_factors},"
@@ -197,16 +217,29 @@ class FactorModel:
         return self._held.shape[-1]
 
     @property
-    def kind(self) -> Literal["fm", "ffm", "fwfm"]:
-        """Which model it is: "fm", "ffm" (field-aware) or "fwfm" (field-weighted)."""
+    def kind(self) -> Kind:
+        """Which model it is.
+
+        "fm", "ffm" (field-aware), "fwfm" (field-weighted), "fmfm" (field-matrixed) or "hofm"
+        (higher-order).
+        """
+        if self.order > 2:
+            return "hofm"
         if len(self._held.shape) == 3:
             return "ffm"
-        return "fm" if self.field_weights is None else "fwfm"
+        if self.field_weights is None:
+            return "fm"
+        return "fwfm" if self.field_weights.ndim == 2 else "fmfm"
+
+    @property
+    def n_vectors(self) -> int | None:
+        """Vectors of a feature, where it has several: one a field ("ffm") or order ("hofm")."""
+        return self._held.shape[1] if len(self._held.shape) == 3 else None
 
     @property
     def n_fields(self) -> int | None:
-        """Number of fields that the parameters are made for; None for "fm"."""
-        if len(self._held.shape) == 3:
+        """Number of fields that the parameters are made for; None for "fm" and "hofm"."""
+        if self.kind == "ffm":
             return self._held.shape[1]
         return None if self.field_weights is None else len(self.field_weights)
 
@@ -291,7 +324,7 @@ class FactorModel:
             )
         threads = _threads(n_jobs, len(rows))
         across = self.interactions == "across_fields"
-        by_field = across or self.kind != "fm"
+        by_field = across or self.n_fields is not None
         stats = rows.validate(self.n_features)
         field_of = self.field_of
         if self.n_fields is not None:
@@ -331,7 +364,10 @@ class FactorModel:
             model=KINDS[self.kind],
             n_fields=self.n_fields or 0,
             length=self.n_factors,
-            field_weights=None if self.field_weights is None else _spread(self.field_weights),
+            order=self.order,
+            field_weights=None
+            if self.field_weights is None
+            else spread_weights(self.field_weights, memory.width),
             storage=STORAGES[self.precision],
         )
         return out
@@ -433,27 +469,67 @@ def _expect_fields(highest: int, n_fields: int) -> None:
         )
 
 
-def _spread(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Field weights as the kernels read them: each field's from a cache line on."""
-    n_fields = len(weights)
-    spread: NDArray[np.float32] = _native.allocate(n_fields * fields_apart(n_fields))
-    spread.reshape(n_fields, -1)[:, :n_fields] = weights
+def spread_weights(weights: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Field weights or matrices as the kernels read them: one matrix, rows from cache lines on.
+
+    Args:
+        weights: ``[n_fields, n_fields]``, or ``[n_fields, n_fields, k, k]``.
+        width: numbers that the kernels hold of a feature; k of them count.
+    """
+    n_fields, matrices = len(weights), weights.ndim == 4
+    rows = n_fields * (width if matrices else 1)
+    spread: NDArray[np.float32] = _native.allocate(rows * fields_apart(rows))
+    weights_of(spread.reshape(rows, -1), n_fields, weights.shape[2:])[...] = weights
     return spread
 
 
-def _field_weights(given: ArrayLike) -> NDArray[np.float32]:
+def weights_of(
+    spread: NDArray[np.float32], n_fields: int, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """The view of a kernel's matrix ``[..., rows, apart]`` as field weights or matrices.
+
+    Args:
+        spread: see `spread_weights`.
+        n_fields: F.
+        shape: of the matrices, ``(k, k)``; (): weights.
+    """
+    rows = spread.shape[-2]
+    if not shape:
+        return spread[..., :n_fields]
+    width = rows // n_fields
+    blocks = spread[..., :rows].reshape(*spread.shape[:-2], n_fields, width, n_fields, width)
+    return blocks.swapaxes(-3, -2)[..., : shape[0], : shape[1]]
+
+
+def _check_order(order: Any, shape: tuple[int, ...]) -> None:
+    if isinstance(order, bool) or not isinstance(order, int) or not 2 <= order <= MOST_ORDER:
+        raise DataError(f"order is {order!r}, expected an integer from 2 to {MOST_ORDER}")
+    if order > 2 and (len(shape) != 3 or shape[1] != order - 1):
+        raise DataError(
+            f"factors have shape {list(shape)}, expected [n_features, {order - 1}, n_factors]: a"
+            f" model of order {order} has a vector for each order from 2 on"
+        )
+
+
+def _field_weights(given: ArrayLike, k: int) -> NDArray[np.float32]:
     try:
         weights = np.array(given, np.float32)
     except (TypeError, ValueError) as error:
         raise DataError(f"field_weights must be numbers [n_fields, n_fields]: {error}") from error
-    if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not weights.size:
-        raise DataError(f"field_weights has shape {weights.shape}, expected [n_fields, n_fields]")
+    shape = weights.shape
+    if shape[2:] not in ((), (k, k)) or len(shape) < 2 or shape[0] != shape[1] or not shape[0]:
+        raise DataError(
+            f"field_weights has shape {shape}, expected [n_fields, n_fields], or matrices"
+            f" [n_fields, n_fields, {k}, {k}]"
+        )
     if not np.isfinite(weights).all():
         raise DataError("field_weights holds numbers that are not finite")
-    if (weights != weights.T).any() or weights.diagonal().any():
+    turned = weights.swapaxes(0, 1) if weights.ndim == 2 else weights.transpose(1, 0, 3, 2)
+    itself = np.arange(len(weights))
+    if (weights != turned).any() or weights[itself, itself].any():
         raise DataError(
             "field_weights must be symmetric with zeros on the diagonal: a pair of fields has one"
-            " weight, and a field does not meet itself"
+            " weight (or matrix), and a field does not meet itself"
         )
     weights.flags.writeable = False
     return weights
@@ -471,7 +547,7 @@ def _number(name: str, value: Any) -> float:
 
 def _floats(name: str, array: ArrayLike, ndim: int) -> NDArray[np.float32]:
     """`array` as float32 with `ndim` dimensions, at least one feature, finite."""
-    shape = ("[n_features]", "[n_features, n_factors]", "[n_features, n_fields, n_factors]")[
+    shape = ("[n_features]", "[n_features, n_factors]", "[n_features, n_vectors, n_factors]")[
         ndim - 1
     ]
     try:

@@ -17,7 +17,7 @@ COLUMNS, TRAINING, VALIDATION = "Columns", "Training", "Validation"
 LARGE = "Larger than memory, longer than patience"
 TASKS = ("auto", "regression", "classification")
 LOSSES = ("squared", "huber", "poisson", "quantile", "logistic", "hinge")
-KINDS = ("fm", "ffm", "fwfm")
+KINDS = ("fm", "ffm", "fwfm", "fmfm", "hofm")
 SOLVERS = ("adagrad", "sgd", "ftrl", "adam")
 INTERACTIONS = ("all", "across_fields")
 
@@ -83,7 +83,12 @@ def fit(
     ] = None,
     kind: Annotated[
         str | None,
-        _option(TRAINING, "MODEL", "fm (where left out), ffm (field-aware) or fwfm (-weighted)."),
+        _option(
+            TRAINING,
+            "MODEL",
+            "fm (where left out), ffm (field-aware), fwfm (-weighted), fmfm (-matrixed) or hofm"
+            " (of order 3).",
+        ),
     ] = None,
     factors: Annotated[
         int | None, _option(TRAINING, "N", "Length of each feature's vector.", min=0, max=4096)

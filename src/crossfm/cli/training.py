@@ -30,6 +30,7 @@ __all__ = ["Order", "check_metrics", "check_writable", "train"]
 MANY_ROWS = 10_000  # from here on a tenth is held out, unless told otherwise
 SHARE = 0.1
 OF_LOSS = ("loss", "quantile", "epsilon")
+NAMES = {"fm": "FM", "ffm": "FFM", "fwfm": "FwFM", "fmfm": "FmFM", "hofm": "HOFM"}  # of estimators
 USUAL_LOSSES = ("squared", "logistic")  # others are judged by a metric of their own
 OF_CLASSES = ("auc", "grouped_auc")  # of scores in the right order, but of two classes
 
@@ -335,7 +336,7 @@ def _estimator(order: Order, given: Given) -> Any:
 
     of_classes = given.task.kind == "classification"
     parameters = dict(order.parameters)
-    name = {"fm": "FM", "ffm": "FFM", "fwfm": "FwFM"}[parameters.pop("kind", "fm")]
+    name = NAMES[parameters.pop("kind", "fm")]
     kind = getattr(estimators, name + ("Classifier" if of_classes else "Regressor"))
     patient = parameters.get("patience") != 0
     if not patient:

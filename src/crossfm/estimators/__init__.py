@@ -10,9 +10,12 @@ from crossfm.estimators.classifier import FMClassifier
 from crossfm.estimators.fields import (
     FFMClassifier,
     FFMRegressor,
+    FmFMClassifier,
+    FmFMRegressor,
     FwFMClassifier,
     FwFMRegressor,
 )
+from crossfm.estimators.orders import HOFMClassifier, HOFMRegressor
 from crossfm.estimators.regressor import FMRegressor
 
 if TYPE_CHECKING:
@@ -26,8 +29,12 @@ __all__ = [
     "FFMRegressor",
     "FMClassifier",
     "FMRegressor",
+    "FmFMClassifier",
+    "FmFMRegressor",
     "FwFMClassifier",
     "FwFMRegressor",
+    "HOFMClassifier",
+    "HOFMRegressor",
     "load",
 ]
 

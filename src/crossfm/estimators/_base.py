@@ -42,6 +42,7 @@ class FMBase(EstimatorBase):
     """Training, parameters and files of `FMRegressor`, `FMClassifier` and their kin."""
 
     _model: ClassVar[Model] = "fm"
+    order: int  # of a higher-order model
 
     _machine: Machine
 
@@ -184,13 +185,14 @@ class FMBase(EstimatorBase):
         if l2_factors is None:
             l2_factors = default_l2_factors(self.solver, targets.loss, sized, features.n_features)
         n_fields = 0
-        if self._model != "fm":
+        if self._model not in ("fm", "hofm"):
             highest = rows.validate().max_field if isinstance(rows, Rows) else rows.highest_field
             n_fields = machine.n_fields or features.n_fields(highest)
         return solver_options(
             self.solver,
             model=self._model,
             n_fields=n_fields or None,
+            order=check_count("order", self.order, 3) if self._model == "hofm" else 2,
             n_factors=check_count("n_factors", self.n_factors),
             loss=targets.loss,
             loss_parameter=targets.loss_parameter,

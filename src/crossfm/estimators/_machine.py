@@ -104,6 +104,7 @@ class Machine:
                         interactions=interactions,
                         field_of=fields_for(trainer.options, self.features, always=True),
                         field_weights=trainer.field_weights_of(c),
+                        order=trainer.options.order,
                         schema=self.features.schema,
                         task=self.targets.task,
                         metadata={"loss": self.targets.loss},
@@ -178,7 +179,7 @@ class Machine:
             self._models = tuple(self._widened(model, n) for model in self._models)
 
     def _widened(self, model: FactorModel, n: int) -> FactorModel:
-        factors = empty_factors(n, model.n_factors, model.n_fields if model.kind == "ffm" else None)
+        factors = empty_factors(n, model.n_factors, model.n_vectors)
         factors[: model.n_features] = model.factors
         weights = np.zeros(n, np.float32)
         weights[: model.n_features] = model.weights
@@ -187,7 +188,7 @@ class Machine:
             weights=weights,
             factors=factors,
             field_of=self.features.field_of(
-                model.interactions == "across_fields" or model.kind != "fm"
+                model.interactions == "across_fields" or model.n_fields is not None
             ),
             schema=self.features.schema,
         )
@@ -217,6 +218,7 @@ class Machine:
                     interactions=trainer.options.interactions,
                     field_of=None if field_of is None else field_of[ids],
                     field_weights=trainer.field_weights_of(c),
+                    order=trainer.options.order,
                 )
             )
         return models, Rows(
@@ -243,8 +245,16 @@ class Machine:
         return (
             self.targets.mean + self.targets.std * bias,
             (self.targets.std * w).astype(np.float32),
-            (np.sqrt(self.targets.std) * v).astype(np.float32),
+            (v * self._root(trainer.options.order, v.shape[1])).astype(np.float32),
         )
+
+    def _root(self, order: int, numbers: int) -> NDArray[np.float64]:
+        """What a number of a feature's vectors is multiplied by, on the targets' scale ``d``.
+
+        A product of t of them is to be d times as large: ``d^(1/t)`` for the vectors of order t.
+        """
+        orders = np.repeat(np.arange(2, order + 1), numbers // (order - 1))
+        return self.targets.std ** (1.0 / orders)
 
     def _unfolded(self, model: FactorModel) -> FactorModel:
         """The inverse, for a whole model."""
@@ -253,7 +263,7 @@ class Machine:
         bias = (model.bias - self.targets.mean) / self.targets.std
         w = model.weights.astype(np.float64) / self.targets.std
         v = model.factors.reshape(len(w), model.factors[0].size).astype(np.float64)
-        v /= np.sqrt(self.targets.std)
+        v /= self._root(model.order, v.shape[1])
         if self.scaling is not None:
             bias, w, v = self.scaling.unfold(bias, w, v)
         return FactorModel(
@@ -263,6 +273,7 @@ class Machine:
             interactions=model.interactions,
             field_of=model.field_of,
             field_weights=model.field_weights,
+            order=model.order,
         )
 
     def __getstate__(self) -> dict[str, Any]:

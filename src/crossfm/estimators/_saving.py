@@ -99,9 +99,13 @@ def load(
         FFMClassifier,
         FFMRegressor,
         FMClassifier,
+        FmFMClassifier,
+        FmFMRegressor,
         FMRegressor,
         FwFMClassifier,
         FwFMRegressor,
+        HOFMClassifier,
+        HOFMRegressor,
     )
 
     if holds_network(path):
@@ -118,6 +122,7 @@ def load(
     name, found = os.fspath(path), stored.metadata
     known = (
         FMRegressor, FMClassifier, FFMRegressor, FFMClassifier, FwFMRegressor, FwFMClassifier,
+        FmFMRegressor, FmFMClassifier, HOFMRegressor, HOFMClassifier,
     )  # fmt: skip
     kinds = {one.__name__: one for one in known}
     kind = str(found.get("estimator"))

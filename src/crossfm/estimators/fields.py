@@ -1,4 +1,4 @@
-"""Estimators of the field-aware and the field-weighted machine: the plain ones, other models."""
+"""Estimators of the machines with parameters for fields: the plain ones, other models."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ from crossfm.estimators.classifier import FMClassifier
 from crossfm.estimators.regressor import FMRegressor
 from crossfm.solvers.options import Model
 
-__all__ = ["FFMClassifier", "FFMRegressor", "FwFMClassifier", "FwFMRegressor"]
+__all__ = [
+    "FFMClassifier",
+    "FFMRegressor",
+    "FmFMClassifier",
+    "FmFMRegressor",
+    "FwFMClassifier",
+    "FwFMRegressor",
+    "with_defaults",
+]
 
 
 def with_defaults(init: Callable[..., None], **defaults: Any) -> Any:
     """An ``__init__`` of the same parameters with other defaults, named by its signature.
+
+    A name that `init` does not have becomes a parameter more, which is kept on the estimator.
 
     Example:
         >>> one = with_defaults(FMRegressor.__init__, n_factors=4)
@@ -22,16 +32,25 @@ def with_defaults(init: Callable[..., None], **defaults: Any) -> Any:
         4
     """
     plain = inspect.signature(init)
+    own = [name for name in defaults if name not in plain.parameters]
     signature = plain.replace(
         parameters=[
-            parameter.replace(default=defaults.get(name, parameter.default))
-            for name, parameter in plain.parameters.items()
+            *(
+                parameter.replace(default=defaults.get(name, parameter.default))
+                for name, parameter in plain.parameters.items()
+            ),
+            *(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name])
+                for name in own
+            ),
         ]
     )
 
     def __init__(self: Any, *arguments: Any, **named: Any) -> None:
         given = signature.bind(self, *arguments, **named)
         given.apply_defaults()
+        for name in own:
+            setattr(self, name, given.arguments.pop(name))
         init(*given.args, **given.kwargs)
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
@@ -167,3 +186,67 @@ class FwFMClassifier(FMClassifier):
     _model: ClassVar[Model] = "fwfm"
     _centres = False
     __init__ = with_defaults(FMClassifier.__init__, interactions="across_fields")
+
+
+@final
+class FmFMRegressor(FMRegressor):
+    r"""Field-matrixed factorization machine for numbers.
+
+    ``y = w0 + sum_i w_i x_i + sum_{f<g} <p_f M_fg, p_g>``, ``p_f = sum_{i in f} v_i x_i``: a matrix
+    takes one field's vector to another's. Matrices start as the identity and have no penalty; every
+    row reads and steps the ``(n_fields n_factors)^2`` numbers of all of them. Fields are as in
+    `FFMRegressor`.
+
+    Args:
+        n_factors: length k of each vector, 8 unless given; at least 1.
+        interactions: "across_fields", the only one.
+        options: all others are those of `FMRegressor`. Columns of numbers in matrices are scaled,
+            but not shifted.
+
+    Attributes:
+        model_: the parameters as a `FactorModel` of kind "fmfm", the matrices as its
+            ``field_weights``; the other attributes are those of `FMRegressor`.
+
+    Example:
+        >>> log = {"user": ["ann", "ann", "bob", "bob"], "film": ["x", "y", "x", "y"]}
+        >>> model = FmFMRegressor(random_state=0, n_epochs=200).fit(log, [1.0, 2.0, 3.0, 4.0])
+        >>> model.model_.field_weights.shape
+        (2, 2, 8, 8)
+
+    Source: Sun et al. 2021, FM^2: Field-matrixed Factorization Machines for Recommender Systems.
+    """
+
+    _model: ClassVar[Model] = "fmfm"
+    _centres = False
+    __init__ = with_defaults(FMRegressor.__init__, n_factors=8, interactions="across_fields")
+
+
+@final
+class FmFMClassifier(FMClassifier):
+    r"""Field-matrixed factorization machine for classes: clicks, purchases, categories.
+
+    Scores as in `FmFMRegressor`, in a sigmoid, or one a class in a softmax.
+
+    Args:
+        n_factors: length k of each vector, 8 unless given; at least 1.
+        interactions: "across_fields", the only one.
+        options: all others are those of `FMClassifier`. Columns of numbers in matrices are scaled,
+            but not shifted.
+
+    Attributes:
+        model_: the parameters as a `FactorModel` of kind "fmfm", the matrices as its
+            ``field_weights``; the other attributes are those of `FMClassifier`.
+
+    Example:
+        >>> log = {"user": ["ann", "ann", "bob", "bob"] * 9, "ad": ["x", "y", "x", "y"] * 9}
+        >>> clicked = ["yes", "no", "no", "yes"] * 9
+        >>> model = FmFMClassifier(random_state=0, n_epochs=200).fit(log, clicked)
+        >>> model.predict({"user": ["ann", "bob"], "ad": ["x", "x"]})
+        array(['yes', 'no'], dtype='<U3')
+
+    Source: Sun et al. 2021, FM^2: Field-matrixed Factorization Machines for Recommender Systems.
+    """
+
+    _model: ClassVar[Model] = "fmfm"
+    _centres = False
+    __init__ = with_defaults(FMClassifier.__init__, n_factors=8, interactions="across_fields")

@@ -53,7 +53,9 @@ class Contributions:
 
     ``score = bias + sum_i w_i x_i + sum_{i<j} x_i x_j <v_i, v_j>``; with ``"across_fields"`` the
     pairs are those of different fields. A field-aware model has ``<v_{i,f(j)}, v_{j,f(i)}>`` in
-    their place, a field-weighted one ``r_{f(i),f(j)} <v_i, v_j>``.
+    their place, a field-weighted one ``r_{f(i),f(j)} <v_i, v_j>``, a field-matrixed one
+    ``<v_i M_{f(i),f(j)}, v_j>``. What larger sets add under a higher-order model is shared out
+    equally to the pairs in them.
 
     Attributes:
         bias: ``w0``.
@@ -242,6 +244,8 @@ def _pairs(
     j: NDArray[np.intp],
 ) -> NDArray[np.float64]:
     """What each pair of the row's features adds, in bounded memory."""
+    if model.kind == "hofm":
+        return _shared_out(model, ids, x, field, i, j)
     out = np.empty(len(i))
     vectors = model.vectors(ids)
     for low in range(0, len(i), PAIRS_AT_A_TIME):
@@ -253,7 +257,12 @@ def _pairs(
         else:
             v, u = vectors[a], vectors[b]
         dots = (v.astype(np.float64) * u).sum(axis=1)
-        if model.field_weights is not None:
+        if model.kind == "fmfm":
+            assert field is not None
+            assert model.field_weights is not None
+            matrices = model.field_weights[field[a], field[b]].astype(np.float64)
+            dots = np.einsum("pk,pkl,pl->p", v, matrices, u)
+        elif model.field_weights is not None:
             assert field is not None
             dots *= model.field_weights[field[a], field[b]]
         out[part] = x[a] * x[b] * dots
@@ -280,3 +289,42 @@ def _fields(
 
 def _sorted(parts: list[Part]) -> list[Part]:
     return sorted(parts, key=lambda part: -abs(part.value))
+
+
+def _shared_out(
+    model: FactorModel,
+    ids: NDArray[np.integer],
+    x: NDArray[np.float64],
+    field: NDArray[np.int32] | None,
+    i: NDArray[np.intp],
+    j: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """Sets of features, each in equal parts to its pairs.
+
+    For order t a pair has ``2 / (t (t - 1)) u_i u_j`` times the sets of t - 2 others, whose sum is
+    that of all such sets with i and j divided out.
+    """
+    out = np.zeros(len(i))
+    vectors = model.vectors(ids).astype(np.float64)  # [m, order - 1, k]
+    pool = np.arange(len(ids))
+    if model.interactions == "across_fields":
+        assert field is not None
+        pool = np.unique(field, return_inverse=True)[1]
+    for t in range(2, model.order + 1):
+        u = x[:, None] * vectors[:, t - 2]
+        p = np.zeros((int(pool.max(initial=-1)) + 1, u.shape[1]))
+        np.add.at(p, pool, u)
+        sets = [np.ones(u.shape[1]), *np.zeros((t - 2, u.shape[1]))]
+        for one in p:
+            for s in range(t - 2, 0, -1):
+                sets[s] = sets[s] + one * sets[s - 1]
+        share = 2 / (t * (t - 1))
+        for low in range(0, len(i), PAIRS_AT_A_TIME):
+            part = slice(low, low + PAIRS_AT_A_TIME)
+            a, b = i[part], j[part]
+            without_a = without_both = np.ones((len(a), u.shape[1]))
+            for s in range(1, t - 1):
+                without_a = sets[s] - p[pool[a]] * without_a
+                without_both = without_a - p[pool[b]] * without_both
+            out[part] += share * (u[a] * u[b] * without_both).sum(axis=1)
+    return out

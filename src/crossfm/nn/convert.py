@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["expect_model", "put_parameters", "taken_model"]
 
-MODULES = {"fm": "FactorizationMachine", "ffm": "FieldAwareFM", "fwfm": "FwFM"}
+MODULES = {
+    "fm": "FactorizationMachine",
+    "ffm": "FieldAwareFM",
+    "fwfm": "FwFM",
+    "fmfm": "FmFM",
+    "hofm": "HigherOrderFM",
+}
 
 
 def expect_model(model: Any, kind: str) -> None:
@@ -52,8 +58,9 @@ def taken_model(
     task: Literal["regression", "classification"],
     metadata: Mapping[str, Any] | None,
     *,
-    n_fields: int | None = None,
+    n_vectors: int | None = None,
     field_weights: Tensor | None = None,
+    order: int = 2,
 ) -> FactorModel:
     """A module's parameters as a `FactorModel`.
 
@@ -62,8 +69,9 @@ def taken_model(
         schema: the encoding behind the ids.
         task: what the module was trained for.
         metadata: anything JSON can hold.
-        n_fields: where a feature has a vector for each of so many fields.
-        field_weights: ``[n_fields, n_fields]``, symmetric.
+        n_vectors: where a feature has so many of them.
+        field_weights: ``[n_fields, n_fields]``, symmetric, or matrices in their place.
+        order: the largest sets of features that cross.
 
     Raises:
         DataError: parameters that are not finite; a module without linear weights counts as one
@@ -79,11 +87,12 @@ def taken_model(
     return FactorModel(
         float(module.bias.detach()),
         weights if tables.weights is None else array(tables.weights),
-        factors if n_fields is None else factors.reshape(len(factors), n_fields, -1),
+        factors if n_vectors is None else factors.reshape(len(factors), n_vectors, -1),
         tables.interactions,
         None if tables.field_of is None else tables.field_of.cpu().numpy(),
         schema,
         task,
         metadata or {},
         None if field_weights is None else array(field_weights),
+        order,
     )

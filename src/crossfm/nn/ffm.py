@@ -164,7 +164,7 @@ class FieldAwareFM(Network):
         Raises:
             DataError: parameters that are not finite.
         """
-        return taken_model(self, schema, task, metadata, n_fields=self.n_fields)
+        return taken_model(self, schema, task, metadata, n_vectors=self.n_fields)
 
 
 class _Between(torch.autograd.Function):

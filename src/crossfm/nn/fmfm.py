@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from crossfm.data.rows import Rows
+from crossfm.model import FactorModel
 from crossfm.nn.batch import Batch
+from crossfm.nn.convert import expect_model, put_parameters, taken_model
 from crossfm.nn.network import Network
-from crossfm.nn.pairs import check_fields_meet, keep_numbers, pair_matrix, pair_places
+from crossfm.nn.pairs import (
+    check_fields_meet,
+    field_pairs,
+    keep_numbers,
+    pair_matrix,
+    pair_places,
+)
+
+if TYPE_CHECKING:
+    from crossfm.data.schema import Schema
 
 __all__ = ["FmFM"]
 
@@ -81,3 +94,55 @@ class FmFM(Network):
         M = pair_matrix(self.pair_matrices, self.places)  # [F, F, k, k]
         M = M.transpose(1, 2).reshape(p.shape[1], p.shape[1])  # block (f, g) is M_fg
         return self.bias + linear + (p @ M * p).sum(1, dtype=linear.dtype)
+
+    @classmethod
+    def from_model(cls, model: FactorModel, **options: Any) -> FmFM:
+        """A module with a trained model's parameters, and so its scores.
+
+        Args:
+            model: field-matrixed.
+            options: ``sparse_grad``, ``device``, ``dtype``; see `crossfm.nn.network.Network`.
+
+        Raises:
+            DataError: a model of another kind.
+
+        Example:
+            >>> M = np.zeros((2, 2, 1, 1))
+            >>> M[0, 1] = M[1, 0] = 10.0
+            >>> model = FactorModel(
+            ...     0.5, [0.0, 1.0], [[2.0], [3.0]], "across_fields", [0, 1], field_weights=M
+            ... )
+            >>> FmFM.from_model(model)(torch.tensor([[0, 1]])).tolist()  # 1.5 + 10 * 2 * 3
+            [61.5]
+        """
+        expect_model(model, "fmfm")
+        module = cls(
+            model.n_features, model.n_factors, model.field_of, model.n_fields,
+            **options,
+        )  # fmt: skip
+        put_parameters(module, model)
+        f, g = field_pairs(module.n_fields).numpy()
+        with torch.no_grad():
+            module.pair_matrices.copy_(torch.from_numpy(np.asarray(model.field_weights)[f, g]))
+        return module
+
+    def to_model(
+        self,
+        *,
+        schema: Schema | None = None,
+        task: Literal["regression", "classification"] = "regression",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> FactorModel:
+        """The parameters as a `FactorModel`, to be saved, explained, served.
+
+        Args:
+            schema: the encoding behind the ids; the module does not keep one.
+            task: what the module was trained for.
+            metadata: anything JSON can hold.
+
+        Raises:
+            DataError: parameters that are not finite.
+        """
+        M = pair_matrix(self.pair_matrices, self.places)
+        both = M + M.permute(1, 0, 3, 2)
+        return taken_model(self, schema, task, metadata, field_weights=both)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 from numpy.typing import ArrayLike
@@ -11,10 +11,15 @@ from torch import Tensor
 
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
+from crossfm.model import FactorModel
 from crossfm.nn.batch import Batch
+from crossfm.nn.convert import expect_model, put_parameters, taken_model
 from crossfm.nn.features import feature_rows
 from crossfm.nn.network import Network, check_sizes
 from crossfm.nn.ops.anova import degrees, degrees_of_rows
+
+if TYPE_CHECKING:
+    from crossfm.data.schema import Schema
 
 __all__ = ["HigherOrderFM"]
 
@@ -120,6 +125,54 @@ class HigherOrderFM(Network):
 
         linear = linear.new_zeros(n).index_add(0, row, linear)
         return self.bias + linear + self._crossed(u, of_rows)
+
+    @classmethod
+    def from_model(cls, model: FactorModel, **options: Any) -> HigherOrderFM:
+        """A module with a trained model's parameters, and so its scores.
+
+        Args:
+            model: higher-order, with factors ``[n_features, order - 1, n_factors]``.
+            options: ``sparse_grad``, ``device``, ``dtype``; see `crossfm.nn.network.Network`.
+
+        Raises:
+            DataError: a model of another kind.
+
+        Example:
+            >>> V = [[[1.0], [2.0]], [[1.0], [2.0]], [[1.0], [2.0]]]
+            >>> model = FactorModel(0.5, [0.0, 0.0, 0.0], V, order=3)
+            >>> HigherOrderFM.from_model(model)(torch.tensor([[0, 1, 2]])).tolist()  # 0.5 + 3 + 8
+            [11.5]
+        """
+        expect_model(model, "hofm")
+        module = cls(
+            model.n_features, model.n_factors, model.field_of, order=model.order,
+            interactions=model.interactions, **options,
+        )  # fmt: skip
+        put_parameters(module, model)
+        return module
+
+    def to_model(
+        self,
+        *,
+        schema: Schema | None = None,
+        task: Literal["regression", "classification"] = "regression",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> FactorModel:
+        """The parameters as a `FactorModel`, to be saved, explained, served.
+
+        Args:
+            schema: the encoding behind the ids; the module does not keep one.
+            task: what the module was trained for.
+            metadata: anything JSON can hold.
+
+        Raises:
+            DataError: vectors that the orders share, which a `FactorModel` does not have;
+                parameters that are not finite.
+        """
+        if self.shared and self.order > 2:
+            raise DataError("a FactorModel has a vector for each order, and here they share one")
+        several = None if self.order == 2 else self.order - 1
+        return taken_model(self, schema, task, metadata, n_vectors=several, order=self.order)
 
     def _crossed(self, u: Tensor, kernel: Callable[[Tensor, int], list[Tensor]]) -> Tensor:
         """The kernels of all orders from 2 on, added up: ``[batch]``."""

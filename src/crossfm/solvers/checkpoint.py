@@ -165,6 +165,7 @@ class Checkpoint:
             interactions=trainer.options.interactions,
             field_of=trainer.field_of,
             field_weights=found.get("field_weights"),
+            order=trainer.options.order,
         )
 
 

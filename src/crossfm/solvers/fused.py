@@ -87,14 +87,14 @@ class FusedTrainer(Parameters):
         if training:
             self.check_targets(rows)
         across = self.options.interactions == "across_fields"
-        by_field = across or len(self._l2[0]) > 1 or self.options.model != "fm"
+        by_field = across or len(self._l2[0]) > 1 or self.options.by_field
         if by_field and rows.fields is None and self.field_of is None:
             raise DataError(
                 "models and penalties that go by field need the field of each id: take rows made by"
                 " a schema, or Rows(..., fields=...)"
             )
         field_of = self.field_of
-        if self.options.model != "fm":
+        if self.options.by_field:
             ready, of = rows_by_field(rows, field_of, self.options.n_fields)
             by_place = ready.fields is None and of is None
             if len(self._l2[0]) == 1 or not by_place:  # penalties per field ask for the fields
@@ -157,6 +157,7 @@ class FusedTrainer(Parameters):
                 model=KINDS[self.options.model],
                 n_fields=self.options.n_fields,
                 length=self.options.n_factors,
+                order=self.options.order,
                 field_weights=None
                 if self._field_weights is None
                 else self._field_weights.reshape(-1),

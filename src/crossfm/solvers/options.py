@@ -8,12 +8,15 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from crossfm.errors import DataError, did_you_mean
+from crossfm.model import MOST_ORDER
 
 __all__ = ["FTRL", "SGD", "SOLVERS", "AdaGrad", "Adam", "SolverOptions", "solver_options"]
 
+MOST_ROWS = 8192  # of the matrix of all fields
+
 Loss = Literal["squared", "logistic", "softmax", "hinge", "huber", "poisson", "quantile"]
 Interactions = Literal["all", "across_fields"]
-Model = Literal["fm", "ffm", "fwfm"]
+Model = Literal["fm", "ffm", "fwfm", "fmfm", "hofm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,12 @@ class SolverOptions:
         model: "fm"; "ffm", whose features have a vector of `n_factors` for each field that they
             meet, ``dv_{i,g} = g x_i T_{g,f(i)}`` with ``T_{f,g} = sum_{i in f} x_i v_{i,g}``; or
             "fwfm", with a weight for each two fields, ``dr_{f,g} = g <p_f, p_g>``, that starts at 1
-            and has no penalty. Penalties of a feature are for all of its vectors.
-        n_fields: number of fields, for "ffm" and "fwfm".
+            and has no penalty; "fmfm", with a matrix in its place, ``dM_{f,g} = g p_f p_g^T``, that
+            starts as the identity; or "hofm", where sets of up to `order` features cross, with a
+            vector of `n_factors` for each order from 2 on. Penalties of a feature are for all of
+            its vectors.
+        n_fields: number of fields, for "ffm", "fwfm" and "fmfm".
+        order: of "hofm".
     """
 
     optimizer: ClassVar[str] = ""
@@ -69,11 +76,22 @@ class SolverOptions:
     seed: int = 0
     model: Model = "fm"
     n_fields: int = 0
+    order: int = 2
+
+    @property
+    def n_vectors(self) -> int | None:
+        """Vectors of a feature, where it has several."""
+        return {"ffm": self.n_fields, "hofm": self.order - 1}.get(self.model)
 
     @property
     def numbers(self) -> int:
         """Factors of a feature, over all of its vectors."""
-        return self.n_factors * (self.n_fields if self.model == "ffm" else 1)
+        return self.n_factors * (self.n_vectors or 1)
+
+    @property
+    def by_field(self) -> bool:
+        """Whether there are parameters for fields."""
+        return self.model in ("ffm", "fwfm", "fmfm")
 
     def __post_init__(self) -> None:
         _expect_integer("n_factors", self.n_factors, 0, 4096)
@@ -94,19 +112,32 @@ class SolverOptions:
         _expect_integer("n_outputs", self.n_outputs, 1, 2**16)
         if self.loss not in ("softmax", "hinge") and self.n_outputs != 1:
             raise DataError(f"n_outputs={self.n_outputs} needs loss='softmax' or 'hinge'")
-        _expect_one_of("model", self.model, ("fm", "ffm", "fwfm"))
+        _expect_one_of("model", self.model, get_args(Model))
+        _expect_integer("order", self.order, 2, MOST_ORDER)
+        if (self.order > 2) != (self.model == "hofm"):
+            raise DataError(
+                f"order is {self.order} and the model {self.model!r}: orders from 3 on belong to"
+                " 'hofm', and it needs one"
+            )
         if self.model != "fm":
-            _expect_integer("n_fields", self.n_fields, 1, 2**31 - 1)
             _expect_integer("n_factors", self.n_factors, 1, 4096)
+        if self.by_field:
+            _expect_integer("n_fields", self.n_fields, 1, 2**31 - 1)
             if self.numbers > 2**16:
                 raise DataError(
                     f"{self.n_fields} fields with {self.n_factors} factors each are {self.numbers}"
                     " numbers a feature, at most 65536 are possible; take fewer factors or fields"
                 )
-        if self.model == "fwfm" and self.interactions != "across_fields":
+        if self.model in ("fwfm", "fmfm") and self.interactions != "across_fields":
             raise DataError(
-                f"interactions is {self.interactions!r}, and a field-weighted model crosses the"
+                f"interactions is {self.interactions!r}, and a {self.model} model crosses the"
                 " pooled vectors of its fields: take 'across_fields'"
+            )
+        if self.model == "fmfm" and self.n_fields * self.n_factors > MOST_ROWS:
+            raise DataError(
+                f"{self.n_fields} fields with {self.n_factors} factors each make matrices of"
+                f" {(self.n_fields * self.n_factors) ** 2:,} numbers, which every row steps;"
+                f" fields times factors may be {MOST_ROWS}: take fewer, or a 'fwfm' model"
             )
         if not isinstance(self.n_jobs, int) or self.n_jobs == 0 or self.n_jobs < -1:
             raise DataError(f"n_jobs must be a positive integer or -1 (all), got {self.n_jobs!r}")

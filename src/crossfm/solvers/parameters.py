@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from crossfm import _native
 from crossfm.errors import DataError
 from crossfm.factors import expect_exact
-from crossfm.model import KINDS, FactorModel, empty_factors, fields_apart
+from crossfm.model import (
+    KINDS,
+    FactorModel,
+    empty_factors,
+    fields_apart,
+    spread_weights,
+    weights_of,
+)
 from crossfm.solvers.options import FTRL, AdaGrad, Adam, Loss, SolverOptions
 
 __all__ = ["Parameters", "padded_factors"]
@@ -84,19 +91,29 @@ class Parameters:
 
     @property
     def field_weights(self) -> NDArray[np.float32] | None:
-        """Weights of each two fields, ``[n_outputs, n_fields, n_fields]``; a view."""
+        """Weights of each two fields, ``[n_outputs, n_fields, n_fields]``; a view.
+
+        Of a field-matrixed model they are ``[n_outputs, n_fields, n_fields, k, k]``.
+        """
         if self._field_weights is None:
             return None
-        return self._field_weights[:, 0, :, : self.options.n_fields]
+        o = self.options
+        matrix = (o.n_factors, o.n_factors) if o.model == "fmfm" else ()
+        return weights_of(self._field_weights[:, 0], o.n_fields, matrix)
 
     def _first_field_weights(self) -> NDArray[np.float32] | None:
-        """All 1, with a fresh optimizer state: [outputs, 1 + states, n_fields, apart]."""
+        """All 1, or the identity, with a fresh state: [outputs, 1 + states, rows, apart]."""
         o = self.options
-        if o.model != "fwfm":
+        if o.model not in ("fwfm", "fmfm"):
             return None
-        shape = (o.n_outputs, 1 + o.states, o.n_fields, fields_apart(o.n_fields))
+        start = 1.0 - np.eye(o.n_fields, dtype=np.float32)
+        if o.model == "fmfm":
+            start = start[:, :, None, None] * np.eye(o.n_factors, dtype=np.float32)
+        spread = spread_weights(start, self.padded)
+        rows = o.n_fields * (self.padded if o.model == "fmfm" else 1)
+        shape = (o.n_outputs, 1 + o.states, rows, fields_apart(rows))
         table: NDArray[np.float32] = _native.allocate(int(np.prod(shape))).reshape(shape)
-        table[:, 0, :, : o.n_fields] = 1.0 - np.eye(o.n_fields, dtype=np.float32)
+        table[:, 0] = spread.reshape(shape[2:])
         self._start_field_weights(table)
         return table
 
@@ -141,7 +158,7 @@ class Parameters:
         for c, model in enumerate(models):
             expect_exact(model.precision)
             o = self.options
-            if (model.kind, model.n_factors) != (o.model, o.n_factors):
+            if (model.kind, model.n_factors, model.order) != (o.model, o.n_factors, o.order):
                 raise ValueError(
                     f"the model is {model.kind!r} with {model.n_factors} factors, the trainer"
                     f" {o.model!r} with {o.n_factors}"
@@ -160,8 +177,8 @@ class Parameters:
         n, o = model.n_features, self.options
         table[:n, c, 0, : o.numbers] = model.factors.reshape(n, o.numbers)
         linear[:n, c, 0] = model.weights
-        if self._field_weights is not None:
-            self._field_weights[c, 0, :, : o.n_fields] = model.field_weights
+        if self.field_weights is not None:
+            self.field_weights[c] = model.field_weights
 
     def models(self, **described: Any) -> list[FactorModel]:
         """The parameters as one `FactorModel` an output: copies, finite or a `DataError`."""
@@ -178,6 +195,7 @@ class Parameters:
                     interactions=self.options.interactions,
                     field_of=self.field_of,
                     field_weights=self.field_weights_of(c),
+                    order=self.options.order,
                     **described,
                 )
             )
@@ -196,13 +214,22 @@ class Parameters:
         return float(self._bias[output, 0]), linear[:, output, 0][ids], factors[ids]
 
     def field_weights_of(self, output: int) -> NDArray[np.float32] | None:
-        """Weights of each two fields of one output, a view; None where the model has none."""
-        return None if self.field_weights is None else self.field_weights[output]
+        """Weights of each two fields of one output; None where the model has none.
+
+        The two halves of matrices step alike, up to rounding; the upper one counts.
+        """
+        if self.field_weights is None:
+            return None
+        weights = self.field_weights[output]
+        if weights.ndim == 2:
+            return weights
+        f, g = np.indices(weights.shape[:2])
+        return np.where((f < g)[:, :, None, None], weights, weights.transpose(1, 0, 3, 2))
 
     def empty_factors(self, n_features: int) -> NDArray[np.float32]:
         """Zero factors of so many features, in the layout and shape of a `FactorModel`."""
         o = self.options
-        return empty_factors(n_features, o.n_factors, o.n_fields if o.model == "ffm" else None)
+        return empty_factors(n_features, o.n_factors, o.n_vectors)
 
     def restore(self, models: Sequence[FactorModel]) -> None:
         """Put parameters of an earlier moment back. Accumulated gradients stay.
@@ -282,6 +309,7 @@ class Parameters:
             model=KINDS[self.options.model],
             n_fields=self.options.n_fields,
             length=self.options.n_factors,
+            order=self.options.order,
             field_weights=None if self._field_weights is None else self._field_weights.reshape(-1),
         )
 
@@ -332,7 +360,7 @@ def padded_factors(options: SolverOptions) -> int:
     """
     if options.model == "ffm":
         return -(-options.numbers // 16) * 16
-    return 4 if options.n_factors <= 4 else -(-options.n_factors // 8) * 8
+    return 4 if options.numbers <= 4 else -(-options.numbers // 8) * 8
 
 
 def _grown(array: NDArray[np.float32], size: int) -> NDArray[np.float32]:

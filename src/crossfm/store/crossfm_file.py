@@ -128,8 +128,8 @@ def save_model(
         tensors["field_weights"] = ("F32", (m, *given[0].shape), given)
     factors = [_numbers(part) for part in parts]
     shape: tuple[int, ...] = (m, n, k)
-    if first.kind == "ffm":
-        shape = (m, n, first.n_fields or 0, k)
+    if first.n_vectors is not None:
+        shape = m, n, first.n_vectors, k
     if first.precision == "int8":
         scales = [np.asarray(part.packed.scales) for part in parts if part.packed is not None]
         tensors["factor_scales"] = ("F32", (m, n), scales)
@@ -156,6 +156,7 @@ def save_model(
         metadata=dict(metadata or {}),
         kind=first.kind,
         n_fields=first.n_fields or 0,
+        order=first.order,
     )
     strings = render_header(header)
     if json.loads(strings["crossfm"])["metadata"] != header.metadata:
@@ -212,6 +213,7 @@ def _checked_alike(parts: list[FactorModel]) -> FactorModel:
         return {
             "kind": model.kind,
             "n_fields": model.n_fields,
+            "order": model.order,
             "n_features": model.n_features,
             "n_factors": model.n_factors,
             "interactions": model.interactions,
@@ -291,12 +293,10 @@ def load_model(path: str | os.PathLike[str], *, precision: Precision | None = No
         m, n = header.n_models, header.n_features
         bias = np.empty(m, np.float64)
         weights = [np.empty(n, np.float32) for _ in range(m)]
-        n_fields = header.n_fields
         tables = [_Table(header) for _ in range(m)]
-        weighted = header.kind == "fwfm"
-        of_fields = [
-            np.empty((n_fields, n_fields), np.float32) for _ in range(m if weighted else 0)
-        ]
+        weighted = "field_weights" in header.tensors
+        shape = header.tensors["field_weights"].shape[1:] if weighted else ()
+        of_fields = [np.empty(shape, np.float32) for _ in range(m if weighted else 0)]
         field_of = np.empty(n, np.int32) if "field_of" in header.tensors else None
         _fill(name, file, header, "bias", [bias])
         _fill(name, file, header, "weights", weights)
@@ -324,6 +324,7 @@ def load_model(path: str | os.PathLike[str], *, precision: Precision | None = No
                 header.task,  # type: ignore[arg-type]
                 header.model_metadata[c],
                 of_fields[c] if weighted else None,
+                header.order,
             )
             for c in range(m)
         )
@@ -338,13 +339,13 @@ class _Table:
     """One model's factors, to be filled from the file."""
 
     def __init__(self, header: Header) -> None:
-        n, k, n_fields = header.n_features, header.n_factors, header.n_fields
+        n, k, n_vectors = header.n_features, header.n_factors, header.n_vectors
         self._empty: Any
         if header.precision == "float32":
-            self._empty = empty_factors(n, k, n_fields if header.kind == "ffm" else None)
+            self._empty = empty_factors(n, k, n_vectors)
             self.numbers, self.scales = self._empty, None
         else:
-            shape = (n, n_fields, k) if header.kind == "ffm" else (n, k)
+            shape = (n, k) if n_vectors is None else (n, n_vectors, k)
             self._empty = PackedFactors.empty(shape, header.precision)
             self.numbers, self.scales = self._empty.numbers, self._empty.scales
 

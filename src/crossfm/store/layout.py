@@ -9,13 +9,15 @@ A file is a safetensors container, readable by any safetensors library:
 
   ============= ===================== ===========================================
   factors       [m, n, k]             ``V``: F32, F16 or I8; of field-aware models
-                                      [m, n, F, k]
+                                      [m, n, F, k], of higher-order ones
+                                      [m, n, order - 1, k]
   factor_scales F32 [m, n]            by which the I8 factors of a feature are
                                       multiplied; absent for others
   bias          F64 [m]               ``w0``
   weights       F32 [m, n]            ``w``
   field_of      I32 [n]               field of each id; absent where unknown
-  field_weights F32 [m, F, F]         of field-weighted models, else absent
+  field_weights F32 [m, F, F]         of field-weighted models; matrices
+                                      [m, F, F, k, k] of field-matrixed ones
   schema        U8 [bytes]            JSON of the schema, UTF-8; absent where none
   ============= ===================== ===========================================
 
@@ -32,7 +34,7 @@ from typing import Any
 
 from crossfm.errors import ModelFileError
 from crossfm.factors import Precision
-from crossfm.model import INTERACTIONS, KINDS, TASKS
+from crossfm.model import INTERACTIONS, KINDS, MOST_ORDER, TASKS
 
 __all__ = ["FORMAT_VERSION", "Header", "TensorInfo", "parse_header", "render_header"]
 
@@ -79,8 +81,9 @@ class Header:
         tensors: what each tensor must be.
         model_metadata: one dict a model.
         metadata: free-form, about all of them: estimator, parameters, classes.
-        kind: "fm", "ffm" or "fwfm".
-        n_fields: F, the number of fields that there are parameters for; 0 for "fm".
+        kind: "fm", "ffm", "fwfm", "fmfm" or "hofm".
+        n_fields: F, the number of fields that there are parameters for; 0: none.
+        order: the largest sets of features that cross.
     """
 
     format_version: int
@@ -95,6 +98,12 @@ class Header:
     metadata: dict[str, Any] = field(default_factory=dict)
     kind: str = "fm"
     n_fields: int = 0
+    order: int = 2
+
+    @property
+    def n_vectors(self) -> int | None:
+        """Vectors of a feature, where it has several."""
+        return {"ffm": self.n_fields, "hofm": self.order - 1}.get(self.kind)
 
     @property
     def precision(self) -> Precision:
@@ -111,6 +120,8 @@ def render_header(header: Header) -> dict[str, str]:
     told = asdict(header)
     if header.kind == "fm":  # as version 1 has it
         del told["kind"], told["n_fields"]
+    if header.kind != "hofm":
+        del told["order"]
     try:
         text = json.dumps(told, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -160,7 +171,11 @@ def parse_header(path: str, metadata: dict[str, str] | None) -> Header:
         check(raw.get(name) in words, name, f"one of {words}", raw.get(name))
     kind, n_fields = raw.get("kind", "fm"), raw.get("n_fields", 0)
     check(kind in KINDS, "kind", f"one of {tuple(KINDS)}", kind)
-    check(_whole(n_fields, 0 if kind == "fm" else 1), "n_fields", "a whole number", n_fields)
+    least = 0 if kind in ("fm", "hofm") else 1
+    check(_whole(n_fields, least), "n_fields", "a whole number", n_fields)
+    order = raw.get("order", 2)
+    fits = _whole(order, 2) and order <= MOST_ORDER and (order > 2) == (kind == "hofm")
+    check(fits, "order", f"a whole number from 3 to {MOST_ORDER} for 'hofm', else 2", order)
     check(isinstance(raw.get("crossfm_version"), str), "crossfm_version", "a text", raw)
     check(isinstance(raw.get("metadata"), dict), "metadata", "an object", raw.get("metadata"))
     m, n, k = raw["n_models"], raw["n_features"], raw["n_factors"]
@@ -177,10 +192,11 @@ def parse_header(path: str, metadata: dict[str, str] | None) -> Header:
     check(isinstance(tensors, dict), "tensors", "an object", tensors)
     shapes = {"bias": [m], "weights": [m, n], "factors": [m, n, k], "field_of": [n]}
     needed = {"bias", "weights", "factors"}
-    if kind == "ffm":
-        shapes["factors"] = [m, n, n_fields, k]
-    elif kind == "fwfm":
-        shapes["field_weights"] = [m, n_fields, n_fields]
+    if kind in ("ffm", "hofm"):
+        shapes["factors"] = [m, n, n_fields if kind == "ffm" else order - 1, k]
+    elif kind in ("fwfm", "fmfm"):
+        matrix = [k, k] if kind == "fmfm" else []
+        shapes["field_weights"] = [m, n_fields, n_fields, *matrix]
         needed.add("field_weights")
     stored = tensors.get("factors")
     if isinstance(stored, dict) and stored.get("dtype") == "I8":
@@ -217,6 +233,7 @@ def parse_header(path: str, metadata: dict[str, str] | None) -> Header:
         metadata=raw["metadata"],
         kind=kind,
         n_fields=n_fields,
+        order=order,
     )
 
 
