@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import os
 import pickle
@@ -121,6 +122,39 @@ def test_models_that_go_by_field(kind, precision, bags):
     np.testing.assert_allclose(small.score(rows), want, rtol=RTOL, atol=ATOL)
     explained = [explain_row(small, rows[r : r + 1]).score for r in range(3)]
     np.testing.assert_allclose(explained, want[:3], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", KINDS)
+def test_matrices_of_fields_and_higher_orders(precision):
+    rng = np.random.default_rng(6)
+    n, n_fields, k = 20, 4, 3
+    fields = np.repeat(np.arange(n_fields), 5)
+    M = rng.normal(size=(n_fields, n_fields, k, k))
+    M += M.transpose(1, 0, 3, 2)
+    M[np.arange(n_fields), np.arange(n_fields)] = 0
+    rows = Rows(np.arange(n_fields) * 5 + rng.integers(0, 5, (30, n_fields)))
+    w = rng.normal(size=n)
+    matrixed = FactorModel(
+        0.1, w, rng.normal(size=(n, k)), "across_fields", fields, field_weights=M
+    ).quantize(precision)
+    V = matrixed.factors.astype(np.float64)
+    want = [
+        0.1
+        + sum(w[ids])
+        + sum(V[i] @ M[f, g] @ V[j] for g, j in enumerate(ids) for f, i in enumerate(ids[:g]))
+        for ids in rows.ids.reshape(30, -1)
+    ]
+    np.testing.assert_allclose(matrixed.score(rows), want, rtol=RTOL, atol=ATOL)
+    order = FactorModel(0.1, w, rng.normal(size=(n, 2, k)), order=3).quantize(precision)
+    V = order.factors.astype(np.float64)
+    want = [
+        0.1
+        + sum(w[ids])
+        + sum((V[i, 0] * V[j, 0]).sum() for i, j in itertools.combinations(ids, 2))
+        + sum((V[i, 1] * V[j, 1] * V[h, 1]).sum() for i, j, h in itertools.combinations(ids, 3))
+        for ids in rows.ids.reshape(30, -1)
+    ]
+    np.testing.assert_allclose(order.score(rows), want, rtol=RTOL, atol=ATOL)
 
 
 def test_errors_stay_within_what_is_promised():
