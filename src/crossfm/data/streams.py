@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from crossfm.data.cache import CachedRows, cached_rows, describe_files, digest, write_rows
 from crossfm.data.inputs import are_tables, file_format, paths_of, take_column
 from crossfm.data.rows import Rows
+from crossfm.data.threads import ahead
 from crossfm.errors import DataError, SchemaError
 
 if TYPE_CHECKING:
@@ -205,9 +206,10 @@ class _Reader:
         types = {name: kind for name, kind in self.types.items() if name in columns}
         n_rows = 0
         for path in self.paths:
-            for table in tables.iter_tables(
+            read = tables.iter_tables(
                 path, self.block_rows, columns, types=types, dictionaries=True
-            ):
+            )
+            for table in ahead(read):
                 n_rows += table.num_rows
                 self._tell(n_rows, number, of)
                 yield table

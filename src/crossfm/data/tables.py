@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def iter_tables(
     *,
     types: Mapping[str, Any] | None = None,
     dictionaries: bool = False,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Read a Parquet, CSV or TSV file in tables of `batch_rows`, in bounded memory.
 
     All but the last table have `batch_rows` rows. Types of a CSV file are inferred from its
@@ -133,7 +133,7 @@ def _pieces(
     columns: Sequence[str] | None,
     types: Mapping[str, Any] | None,
     dictionaries: bool,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     with _explained(path):
         if _is_parquet(path):
             with _open_parquet(path, dictionaries) as file:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from crossfm.errors import DataError
 
-__all__ = ["on_threads", "thread_count", "threads_for"]
+__all__ = ["ahead", "on_threads", "thread_count", "threads_for"]
 
 FEW_ROWS = 16_384  # with fewer, starting threads takes longer than the work
 
@@ -60,3 +61,20 @@ def on_threads(work: Callable[[A], B], items: Sequence[A], threads: int) -> list
         return [work(item) for item in items]
     with ThreadPoolExecutor(min(threads, len(items))) as pool:
         return list(pool.map(work, items))
+
+
+def ahead(items: Generator[A, None, None]) -> Iterator[A]:
+    """The items, each made on another thread while the caller works on the one before.
+
+    Errors are raised where the item would have come. When the caller is done, `items` is closed.
+
+    Example:
+        >>> list(ahead(c for c in "ab"))
+        ['a', 'b']
+    """
+    end = object()
+    with contextlib.closing(items), ThreadPoolExecutor(1) as other:
+        coming = other.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = other.submit(next, items, end)
+            yield cast(A, item)
