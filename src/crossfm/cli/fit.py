@@ -15,6 +15,7 @@ __all__ = ["fit"]
 
 COLUMNS, TRAINING, VALIDATION = "Columns", "Training", "Validation"
 LARGE = "Larger than memory, longer than patience"
+ONLINE = "Online"
 TASKS = ("auto", "regression", "classification")
 LOSSES = ("squared", "huber", "poisson", "quantile", "logistic", "hinge")
 KINDS = ("fm", "ffm", "fwfm", "fmfm", "hofm")
@@ -143,6 +144,35 @@ def fit(
         Path | None,
         _option(LARGE, "FILE", "Where a fit that is killed keeps its state, and goes on from."),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Learn from rows as they come: new files of a folder, lines of a file that grows,"
+            " or of stdin (-).",
+            rich_help_panel=ONLINE,
+        ),
+    ] = False,
+    snapshot_every: Annotated[
+        str | None,
+        _option(ONLINE, "WHEN", "Write the model after so long (60s, 5m) or so many rows (50000)."),
+    ] = None,
+    delta: Annotated[
+        bool,
+        typer.Option(
+            "--delta",
+            help="Snapshots hold changed rows only, in files beside the model.",
+            rich_help_panel=ONLINE,
+        ),
+    ] = False,
+    half_life: Annotated[
+        float | None,
+        _option(ONLINE, "ROWS", "Rows after which one counts for half in what is told; 100000."),
+    ] = None,
+    idle: Annotated[
+        float | None,
+        _option(ONLINE, "SECONDS", "End when nothing has come for so long; else never.", min=0.0),
+    ] = None,
     float16: Annotated[
         bool, typer.Option("--float16", help="Store the factors in half the space.")
     ] = False,
@@ -155,13 +185,14 @@ def fit(
     Columns become fields by themselves, and what was made of them is shown. With rows held out
     for validation (a tenth of 10,000 rows or more, unless told otherwise) the best epoch is kept.
     Ctrl-C keeps the last full epoch. A model that is there already is replaced when the new one
-    is whole, and not before.
+    is whole, and not before. With --follow training goes on from it, until Ctrl-C.
 
     crossfm fit ratings.csv --target rating --model ratings.crossfm
     crossfm fit clicks/ -t click -m clicks.crossfm --valid-data monday.csv
     crossfm fit films.csv -t stars -m films.crossfm --drop title --bag 'tags:|'
     crossfm fit train.libsvm -m small.crossfm --factors 8 --metric auc
     crossfm fit year/ -t click -m clicks.crossfm --stream --checkpoint clicks.checkpoint
+    crossfm fit incoming/ -t click -m clicks.crossfm --follow --snapshot-every 5m
     """
     if valid is not None and valid_data is not None:
         usage_error("--valid and --valid-data: give one of them")
@@ -192,28 +223,71 @@ def fit(
     }
     from crossfm.cli.training import Order, train
 
-    train(
-        Order(
-            data=data,
-            model=model,
-            wanted=Wanted(
-                target,
-                weight,
-                fields or (),
-                drop or (),
-                categorical or (),
-                numeric or (),
-                bag or (),
-            ),
-            task=task,
-            parameters={name: value for name, value in parameters.items() if value is not None},
-            valid=valid,
-            valid_data=valid_data,
-            metrics=[m.strip() for text in metric or () for m in text.split(",") if m.strip()],
-            float16=float16,
-            stream=stream,
-            cache_dir=cache_dir,
-            checkpoint=checkpoint,
+    order = Order(
+        data=data,
+        model=model,
+        wanted=Wanted(
+            target,
+            weight,
+            fields or (),
+            drop or (),
+            categorical or (),
+            numeric or (),
+            bag or (),
         ),
-        Screen(as_json=json, quiet=quiet),
+        task=task,
+        parameters={name: value for name, value in parameters.items() if value is not None},
+        valid=valid,
+        valid_data=valid_data,
+        metrics=[m.strip() for text in metric or () for m in text.split(",") if m.strip()],
+        float16=float16,
+        stream=stream,
+        cache_dir=cache_dir,
+        checkpoint=checkpoint,
     )
+    screen = Screen(as_json=json, quiet=quiet)
+    if not follow:
+        online = {"--snapshot-every": snapshot_every, "--delta": delta or None,
+                  "--half-life": half_life, "--idle": idle}  # fmt: skip
+        _refuse(online, "goes with --follow")
+        train(order, screen)
+        return
+    offline = {"--epochs": epochs, "--patience": patience, "--valid": valid,
+               "--valid-data": valid_data, "--metric": metric or None, "--stream": stream,
+               "--cache-dir": cache_dir, "--checkpoint": checkpoint}  # fmt: skip
+    _refuse(offline, "does not go with --follow, which sees each row once")
+    if len(data) != 1:
+        usage_error("--follow takes one folder, one file, or - for stdin")
+    if half_life is not None and not 0 < half_life < float("inf"):
+        usage_error(f"--half-life is {half_life:g}, expected a number of rows above 0")
+    from crossfm.cli.follow import Following
+    from crossfm.cli.follow import follow as learn_on
+
+    seconds, rows = _every(snapshot_every or "60s")
+    learn_on(order, Following(seconds, rows, half_life or 100_000.0, idle, delta), screen)
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    for option, value in options.items():
+        if value is not None:
+            usage_error(f"{option} {why}")
+
+
+def _every(text: str) -> tuple[float | None, int | None]:
+    """Seconds, or rows.
+
+    >>> _every("5m"), _every("50000")
+    ((300.0, None), (None, 50000))
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "")
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf") or (not unit and (value < 1 or value != int(value))):
+        usage_error(
+            f"--snapshot-every is {text!r}, expected a time such as 60s, 5m or 1h, or a number of"
+            " rows such as 50000"
+        )
+    return (value * units[unit], None) if unit else (None, int(value))

@@ -25,7 +25,10 @@ from crossfm.errors import DataError, ModelFileError
 if TYPE_CHECKING:
     from crossfm.data.schema import Schema
 
-__all__ = ["Order", "check_metrics", "check_writable", "train"]
+__all__ = [
+    "Order", "asked_task", "check_metrics", "check_parameters", "check_writable", "estimator_class",
+    "train",
+]  # fmt: skip
 
 MANY_ROWS = 10_000  # from here on a tenth is held out, unless told otherwise
 SHARE = 0.1
@@ -102,8 +105,8 @@ class Given:
 def train(order: Order, screen: Screen) -> None:
     """Train as ordered; ends with exit code 130 after an interrupt."""
     started = time.perf_counter()
-    _check_parameters(order)
-    asked = _asked(order)
+    check_parameters(order)
+    asked = asked_task(order)
     inputs = [*order.data, *filter(None, [order.valid_data])]
     check_writable(order.model, keep=inputs)
     if order.checkpoint is not None:
@@ -283,7 +286,7 @@ def _hold_out(order: Order, examples: Examples, task: Task) -> tuple[Examples, E
 # --- the estimator ----------------------------------------------------------------------------
 
 
-def _check_parameters(order: Order) -> None:
+def check_parameters(order: Order) -> None:
     """Refuse parameters that no solver takes, and metrics that do not exist, as wrong use."""
     from crossfm.metrics import get_metric
     from crossfm.solvers import solver_options
@@ -306,7 +309,7 @@ def _check_parameters(order: Order) -> None:
             usage_error("--metric grouped_auc needs groups; crossfm evaluate has --group")
 
 
-def _asked(order: Order) -> str:
+def asked_task(order: Order) -> str:
     """The task that was asked for, by itself or by its loss."""
     loss = order.parameters.get("loss")
     for option, of in (("quantile", "quantile"), ("epsilon", "huber")):
@@ -318,6 +321,13 @@ def _asked(order: Order) -> str:
     if order.task not in ("auto", task):
         usage_error(f"--loss {loss} is for {task}, and --task {order.task} was asked for")
     return task
+
+
+def estimator_class(kind: str, of_classes: bool) -> Any:
+    """The estimator for --kind and a task."""
+    from crossfm import estimators
+
+    return getattr(estimators, NAMES[kind] + ("Classifier" if of_classes else "Regressor"))
 
 
 def check_metrics(option: str, names: Sequence[str], classes: bool) -> None:
@@ -332,12 +342,9 @@ def check_metrics(option: str, names: Sequence[str], classes: bool) -> None:
 
 
 def _estimator(order: Order, given: Given) -> Any:
-    from crossfm import estimators
-
     of_classes = given.task.kind == "classification"
     parameters = dict(order.parameters)
-    name = NAMES[parameters.pop("kind", "fm")]
-    kind = getattr(estimators, name + ("Classifier" if of_classes else "Regressor"))
+    kind = estimator_class(parameters.pop("kind", "fm"), of_classes)
     patient = parameters.get("patience") != 0
     if not patient:
         del parameters["patience"]

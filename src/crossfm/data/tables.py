@@ -19,7 +19,7 @@ from crossfm.data.files import existing_file, is_packed
 from crossfm.data.threads import on_threads, threads_for
 from crossfm.errors import DataError, SchemaError, did_you_mean
 
-__all__ = ["iter_tables", "read_table", "table_format"]
+__all__ = ["iter_tables", "parse_csv", "read_table", "table_format"]
 
 PathLike = str | os.PathLike[str]
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -125,6 +125,36 @@ def iter_tables(
             n_waiting = waiting[0].num_rows
     if n_waiting:
         yield pa.concat_tables(waiting)
+
+
+def parse_csv(
+    text: bytes,
+    name: str,
+    separator: str = ",",
+    *,
+    types: Mapping[str, Any] | None = None,
+) -> pa.Table:
+    r"""CSV text with its header as a table.
+
+    Args:
+        text: whole lines.
+        name: what messages call it.
+        separator: of the columns.
+        types: Arrow types of columns that are known.
+
+    Raises:
+        DataError: a line of another length, a value of another type, text that is not UTF-8.
+
+    Example:
+        >>> parse_csv(b"user,stars\nann,5\n", "stdin").to_pydict()
+        {'user': ['ann'], 'stars': [5]}
+    """
+    path = Path(name)
+    with _explained(path):
+        read, parse, convert = _csv_options(path, types)
+        parse.delimiter = separator
+        table = pyarrow.csv.read_csv(pa.BufferReader(text), read, parse, convert)
+        return _check_text(path, table)
 
 
 def _pieces(

@@ -26,6 +26,7 @@ from crossfm.errors import DataError
 __all__ = [
     "iter_libffm",
     "iter_libsvm",
+    "parse_lines",
     "read_libffm",
     "read_libsvm",
     "write_libffm",
@@ -151,6 +152,26 @@ def iter_libffm(
 ) -> Iterator[Rows]:
     """Read a libffm file in batches; see `iter_libsvm`."""
     return _iterate(path, batch_rows, True, zero_based, n_features, n_jobs)
+
+
+def parse_lines(text: bytes, name: str, *, with_fields: bool) -> Rows:
+    r"""Lines of libsvm text (or libffm text, `with_fields`) as rows with targets.
+
+    Args:
+        text: whole lines.
+        name: what messages call it.
+        with_fields: libffm.
+
+    Raises:
+        DataError: a malformed line.
+
+    Example:
+        >>> parse_lines(b"1 0:1 3:2\n-1 2:1\n", "stdin", with_fields=False).targets.tolist()
+        [1.0, -1.0]
+    """
+    reader = _reader(with_fields, 0, None, 1)
+    _feed(reader, name, text)
+    return _taken(reader)[0]
 
 
 def write_libsvm(

@@ -22,6 +22,7 @@ from crossfm.estimators._defaults import (
 )
 from crossfm.estimators._features import Features, batches_of, file_batches
 from crossfm.estimators._fitting import EstimatorBase, Task, checked, without_weightless
+from crossfm.estimators._folders import is_folder, learn_folder
 from crossfm.estimators._machine import Machine
 from crossfm.estimators._options import check_checkpoint, check_count, penalty_of_fields
 from crossfm.estimators._saving import save_estimator
@@ -94,6 +95,8 @@ class FMBase(EstimatorBase):
             for part in batches_of(X, y, weight):
                 self._partial_fit(*part, classes=classes)
             return self
+        if is_folder(X):
+            return learn_folder(self, X, y, weight, classes)
         if inputs.kind_of(X) == "path":
             for piece in file_batches(X, lambda: getattr(self, "schema_", self.schema)):
                 self._partial_fit(piece, y, weight, classes)
@@ -209,6 +212,12 @@ class FMBase(EstimatorBase):
             deterministic=bool(self.deterministic),
             seed=seed,
         )
+
+    @property
+    def files_(self) -> list[str]:
+        """The files of folders that were learned; `partial_fit` leaves them out."""
+        self._fitted("files_")
+        return self._files.paths
 
     # --- what was learned -------------------------------------------------------------------
 

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from crossfm.data.arrivals import Arrivals
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.estimators._features import Data, Features, no_target
+from crossfm.estimators._folders import files_to_remember
 from crossfm.estimators._options import check_count, check_one_of, check_options, check_scores
 from crossfm.estimators._streaming import (
     features_of,
@@ -77,6 +79,7 @@ class EstimatorBase(BaseEstimator, ABC):
     _machine: Any
     _features: Features
     _targets: Any  # Targets; each estimator knows which
+    _learned_files: Arrivals
 
     @abstractmethod
     def _learn_targets(self, y: Any, weight: NDArray[Any] | None, classes: Any = None) -> Any:
@@ -138,9 +141,10 @@ class EstimatorBase(BaseEstimator, ABC):
         patience = check_count("patience", self.patience)
         check_one_of("early_stopping", self.early_stopping, ("auto", True, False))
         goes_on = getattr(self, "warm_start", False) and self.__sklearn_is_fitted__()
+        files = files_to_remember(X, self._files if goes_on else None)
         if wants_stream(self, X, y, sample_weight, goes_on):
             task = self._stream_task(X, y, sample_weight, eval_set, progress, seed)
-            return self._finish(*self._train(task), task.watch)
+            return self._finish(*self._train(task), task.watch, files())
         if goes_on:
             self._expect_to_go_on()
             features: Features = self._features.copy()
@@ -195,7 +199,7 @@ class EstimatorBase(BaseEstimator, ABC):
                 seed=seed,
             )
         )
-        return self._finish(machine, history, watch)
+        return self._finish(machine, history, watch, files())
 
     def _stream_task(
         self, X: Any, y: Any, weight: Any, eval_set: Any, progress: Progress | None, seed: int
@@ -230,11 +234,12 @@ class EstimatorBase(BaseEstimator, ABC):
             seed=seed,
         )  # fmt: skip
 
-    def _finish(self, machine: Any, history: History, watch: Watch | None) -> Any:
+    def _finish(self, machine: Any, history: History, watch: Watch | None, files: Arrivals) -> Any:
         """Take over what was learned, or say why not."""
         if watch is not None and watch.patience > 0:
             expect_a_best(history, watch.monitor)
         self._adopt(machine, history)
+        self._learned_files = files
         if history.stopped == "interrupted":
             raise KeyboardInterrupt
         return self
@@ -293,6 +298,13 @@ class EstimatorBase(BaseEstimator, ABC):
             raise DataError("eval_set carries no targets: give eval_set=(X, y)")
         y, weight = checked(data, type(self).__name__)
         return data.rows, targets.encode(y), weight
+
+    @property
+    def _files(self) -> Arrivals:
+        """The files of folders that were learned."""
+        if not hasattr(self, "_learned_files"):
+            self._learned_files = Arrivals()
+        return self._learned_files
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_machine")

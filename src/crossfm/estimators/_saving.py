@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from crossfm.data.arrivals import Arrivals
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError, ModelFileError, require
 from crossfm.estimators._features import Features
@@ -15,7 +16,7 @@ from crossfm.estimators._machine import Machine
 from crossfm.estimators._scaling import Scaling
 from crossfm.estimators._targets import ClassTargets, NumberLoss, NumberTargets, Targets
 from crossfm.factors import Precision
-from crossfm.store import load_model, save_model
+from crossfm.store import load_latest, load_model, save_model
 from crossfm.store.network_file import holds_network
 
 if TYPE_CHECKING:
@@ -59,12 +60,17 @@ def description(estimator: Any, about: Mapping[str, Any] | None) -> dict[str, An
         "history": estimator.history_,
         "n_iter": estimator.n_iter_,
         "best_epoch": estimator.best_epoch_,
+        "files": estimator._files.state(),
         "about": dict(about or {}),
     }
 
 
 def load(
-    path: str | os.PathLike[str], *, network: Any = None, precision: Precision | None = None
+    path: str | os.PathLike[str],
+    *,
+    network: Any = None,
+    precision: Precision | None = None,
+    deltas: bool = False,
 ) -> Any:
     """Read an estimator that `save` wrote. It predicts the same, to the bit.
 
@@ -77,6 +83,8 @@ def load(
             makes it, whose weights the file holds.
         precision: how factors are held in memory: "float32", "float16" or "int8"; None: as the
             file has them. Only float32 trains on.
+        deltas: apply the deltas beside the file too (`crossfm.store.load_latest`): the last
+            snapshot that ``crossfm fit --follow --delta`` wrote.
 
     Returns:
         the estimator that was saved, such as an `FMRegressor` or a `DeepClassifier`.
@@ -118,7 +126,10 @@ def load(
                 " as it was saved: leave precision out"
             )
         return load_deep(path, network)
-    stored = load_model(path, precision=precision)
+    if deltas:
+        stored = load_latest(path, precision=precision)
+    else:
+        stored = load_model(path, precision=precision)
     name, found = os.fspath(path), stored.metadata
     known = (
         FMRegressor, FMClassifier, FFMRegressor, FFMClassifier, FwFMRegressor, FwFMClassifier,
@@ -154,6 +165,7 @@ def load(
             raise ValueError(f"a model of kind {stored.models[0].kind!r}")
         history = [dict(epoch) for epoch in found["history"]]
         n_iter, best = int(found["n_iter"]), int(found["best_epoch"])
+        estimator._learned_files = Arrivals.from_state(found.get("files", {}))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ModelFileError(
             f"{name} holds a broken description of its estimator: {error}. Save the estimator"

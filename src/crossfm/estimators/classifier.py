@@ -91,6 +91,7 @@ class FMClassifier(PredictsClasses, FMBase):
         best_epoch_: the epoch whose parameters were kept.
         n_features_in_: columns (or ids) that were read.
         feature_names_in_: names of these columns, where they have names.
+        files_: the files of folders that were learned.
 
     Example:
         >>> log = {"user": ["ann", "ann", "bob", "bob"] * 9, "ad": ["x", "y", "x", "y"] * 9}
@@ -190,7 +191,9 @@ class FMClassifier(PredictsClasses, FMBase):
 
         Args:
             X: as in `fit`. The batches of an iterable are learned one after the other, and so are
-                files, piece by piece: they may be larger than memory.
+                files, piece by piece: they may be larger than memory. A folder may grow: files of
+                it that were learned before (`files_`, kept by `save`) are left out, and so are
+                those that are not written to their end, with a warning.
             y: as in `fit`.
             classes: all labels that will ever occur; needed in the first call.
             sample_weight: as in `fit`, but taken as it is.

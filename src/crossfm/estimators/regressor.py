@@ -89,6 +89,7 @@ class FMRegressor(PredictsNumbers, FMBase):
         best_epoch_: the epoch whose parameters were kept.
         n_features_in_: columns (or ids) that were read.
         feature_names_in_: names of these columns, where they have names.
+        files_: the files of folders that were learned.
 
     Example:
         >>> log = {"user": ["ann", "ann", "bob", "bob"], "film": ["x", "y", "x", "y"]}
@@ -189,7 +190,9 @@ class FMRegressor(PredictsNumbers, FMBase):
 
         Args:
             X: as in `fit`. The batches of an iterable are learned one after the other, and so are
-                files, piece by piece: they may be larger than memory.
+                files, piece by piece: they may be larger than memory. A folder may grow: files of
+                it that were learned before (`files_`, kept by `save`) are left out, and so are
+                those that are not written to their end, with a warning.
             y: as in `fit`.
             sample_weight: as in `fit`, but taken as it is.
 

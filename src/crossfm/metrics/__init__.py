@@ -22,12 +22,14 @@ from crossfm.metrics.ranking import (
 )
 from crossfm.metrics.registry import METRICS, Metric, get_metric
 from crossfm.metrics.regression import mae, pinball_loss, poisson_deviance, rmse
+from crossfm.metrics.running import RunningMetrics
 
 __all__ = [
     "METRICS",
     "GroupedScore",
     "Metric",
     "ReliabilityCurve",
+    "RunningMetrics",
     "auc",
     "ece",
     "get_metric",

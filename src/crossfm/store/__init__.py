@@ -9,13 +9,22 @@ array([1., 2.], dtype=float32)
 """
 
 from crossfm.store.crossfm_file import StoredModel, load_model, read_header, save_model
+from crossfm.store.delta import DeltaInfo, apply_delta, read_delta, save_delta
 from crossfm.store.libfm import load_libfm, save_libfm
+from crossfm.store.snapshots import Snapshots, delta_paths, load_latest
 
 __all__ = [
+    "DeltaInfo",
+    "Snapshots",
     "StoredModel",
+    "apply_delta",
+    "delta_paths",
+    "load_latest",
     "load_libfm",
     "load_model",
+    "read_delta",
     "read_header",
+    "save_delta",
     "save_libfm",
     "save_model",
 ]

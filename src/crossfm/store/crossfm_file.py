@@ -19,6 +19,7 @@ from crossfm.errors import CrossfmError, DataError, ModelFileError
 from crossfm.factors import PackedFactors, Precision, check_precision, empty_factors
 from crossfm.model import FactorModel
 from crossfm.store.layout import (
+    DIGEST_KEY,
     PRECISIONS,
     REMEDY,
     Header,
@@ -48,11 +49,15 @@ class StoredModel:
         models: one `FactorModel`, or one a class under softmax.
         metadata: what was saved beside them.
         header: sizes, versions, checksums.
+        checksum: of the header, which holds those of all tensors: it names the file's content.
+        sequence: deltas that were applied to a full file, 0 for the file itself.
     """
 
     models: tuple[FactorModel, ...]
     metadata: dict[str, Any]
     header: Header
+    checksum: str = ""
+    sequence: int = 0
 
     @property
     def model(self) -> FactorModel:
@@ -99,6 +104,20 @@ def save_model(
         >>> stored.model, stored.metadata
         (FactorModel(n_features=1, n_factors=2, interactions='all', task='regression'), {'trained': 'today'})
     """  # noqa: E501 - a doctest's output
+    _, strings, tensors = laid_out(models, precision, metadata)
+    with replacing(path, ModelFileError) as file:
+        write_container(file, strings, tensors)
+
+
+Tensors = dict[str, tuple[str, tuple[int, ...], list[NDArray[Any]]]]
+
+
+def laid_out(
+    models: FactorModel | Sequence[FactorModel],
+    precision: Precision | None,
+    metadata: Mapping[str, Any] | None,
+) -> tuple[Header, dict[str, str], Tensors]:
+    """A model file but for its bytes: header, the same as strings, tensors; see `save_model`."""
     parts = [models] if isinstance(models, FactorModel) else list(models)
     if precision is not None:
         check_precision(precision)
@@ -117,7 +136,7 @@ def save_model(
         )
     bias = np.array([part.bias for part in parts], DTYPES["F64"])
     # Widest numbers first: every tensor then starts on a multiple of its size.
-    tensors: dict[str, tuple[str, tuple[int, ...], list[NDArray[Any]]]] = {
+    tensors: Tensors = {
         "bias": ("F64", (m,), [bias]),
         "weights": ("F32", (m, n), [part.weights for part in parts]),
     }
@@ -126,7 +145,7 @@ def save_model(
     if first.field_weights is not None:
         given = [np.asarray(part.field_weights) for part in parts]
         tensors["field_weights"] = ("F32", (m, *given[0].shape), given)
-    factors = [_numbers(part) for part in parts]
+    factors = [stored_numbers(part) for part in parts]
     shape: tuple[int, ...] = (m, n, k)
     if first.n_vectors is not None:
         shape = m, n, first.n_vectors, k
@@ -164,14 +183,13 @@ def save_model(
             "the metadata would not come back as it is: JSON has lists, not tuples, and keys are"
             " strings"
         )
-    with replacing(path, ModelFileError) as file:
-        write_container(file, strings, tensors)
+    return header, strings, tensors
 
 
 def write_container(
     file: BinaryIO,
     strings: dict[str, str],
-    tensors: dict[str, tuple[str, tuple[int, ...], list[NDArray[Any]]]],
+    tensors: Tensors,
 ) -> None:
     """Write a safetensors container: its metadata, and tensors by name as type, shape, parts."""
     entries: dict[str, Any] = {"__metadata__": strings}
@@ -199,7 +217,7 @@ def chunks_of(arrays: list[NDArray[Any]], dtype: str) -> Iterator[memoryview]:
             yield part.reshape(-1).view(np.uint8).data
 
 
-def _numbers(model: FactorModel) -> NDArray[Any]:
+def stored_numbers(model: FactorModel) -> NDArray[Any]:
     """A model's factors as its file has them."""
     return model.factors if model.packed is None else model.packed.numbers
 
@@ -290,10 +308,11 @@ def load_model(path: str | os.PathLike[str], *, precision: Precision | None = No
         check_precision(precision)
     with opened(path) as file:
         header = _checked_container(name, file)
+        checksum = file.metadata()[DIGEST_KEY]
         m, n = header.n_models, header.n_features
         bias = np.empty(m, np.float64)
         weights = [np.empty(n, np.float32) for _ in range(m)]
-        tables = [_Table(header) for _ in range(m)]
+        tables = [FactorTable(header) for _ in range(m)]
         weighted = "field_weights" in header.tensors
         shape = header.tensors["field_weights"].shape[1:] if weighted else ()
         of_fields = [np.empty(shape, np.float32) for _ in range(m if weighted else 0)]
@@ -311,7 +330,7 @@ def load_model(path: str | os.PathLike[str], *, precision: Precision | None = No
         if "schema" in header.tensors:
             text = np.empty(header.tensors["schema"].shape, np.uint8)
             _fill(name, file, header, "schema", [text])
-            schema = _schema(name, text.tobytes(), n)
+            schema = read_schema(name, text.tobytes(), n)
     try:
         models = tuple(
             FactorModel(
@@ -332,11 +351,11 @@ def load_model(path: str | os.PathLike[str], *, precision: Precision | None = No
             models = tuple(model.quantize(precision) for model in models)
     except DataError as error:
         raise ModelFileError(f"{name} holds no usable model: {error}. {REMEDY}") from error
-    return StoredModel(models, header.metadata, header)
+    return StoredModel(models, header.metadata, header, checksum)
 
 
-class _Table:
-    """One model's factors, to be filled from the file."""
+class FactorTable:
+    """One model's factors, to be filled from a file."""
 
     def __init__(self, header: Header) -> None:
         n, k, n_vectors = header.n_features, header.n_factors, header.n_vectors
@@ -411,7 +430,8 @@ def _fill(name: str, file: Any, header: Header, tensor: str, targets: list[NDArr
         raise ModelFileError(f"{name} was altered: tensor {tensor} fails its checksum. {REMEDY}")
 
 
-def _schema(name: str, text: bytes, n_features: int) -> Schema:
+def read_schema(name: str, text: bytes, n_features: int) -> Schema:
+    """The schema of a file. Raises ModelFileError where it is broken, or of other features."""
     from crossfm.data.schema import Schema
 
     try:

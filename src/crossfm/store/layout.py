@@ -144,6 +144,11 @@ def parse_header(path: str, metadata: dict[str, str] | None) -> Header:
         raise ModelFileError(
             f"{path} holds a network, not a factorization machine; crossfm.load(path) reads it"
         )
+    if "crossfm_delta" in metadata:
+        raise ModelFileError(
+            f"{path} holds a delta, the rows that changed since another file; load that one, and"
+            " crossfm.store.apply_delta(base, path)"
+        )
     if text is None or digest is None:
         raise ModelFileError(
             f"{path} is a safetensors file, but not a crossfm model: its metadata has no"
