@@ -43,8 +43,8 @@ FRAPPE = {
     "l2_linear": 0.0, "init_scale": 0.1, "n_epochs": 40, "patience": 3,
 }  # fmt: skip
 FRAPPE_FFM = {
-    "n_factors": 8, "solver": "adagrad", "learning_rate": 0.2, "l2_factors": 0.01,
-    "l2_linear": 0.0, "init_scale": 0.1, "n_epochs": 60, "patience": 3,
+    "n_factors": 16, "solver": "adagrad", "learning_rate": 0.2, "l2_factors": 0.005,
+    "l2_linear": 0.0, "init_scale": 0.1, "n_epochs": 60, "patience": 3, "eval_metric": "auc",
 }  # fmt: skip
 FRAPPE_FWFM = {**FRAPPE, "l2_factors": 0.015}
 FRAPPE_CLASSES = {"fm": "FMClassifier", "ffm": "FFMClassifier", "fwfm": "FwFMClassifier"}

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import peers, tables, text
+from benchmarks import ffm, peers, tables, text
 from benchmarks.figures import Figure, Report, Spread, show_table
 from benchmarks.harness import (
     Disagreement,
@@ -283,6 +283,7 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("--tune", action="store_true", help="run the grids instead of the contest")
     one.add_argument("-v", "--verbose", action="store_true", help="a line about each run")
     one.set_defaults(run=fm)
+    ffm.add_command(commands)
     text.add_command(commands)
     tables.add_command(commands)
     arguments = parser.parse_args(argv)

@@ -44,28 +44,56 @@ struct FieldAware {
     }
   }
 
-  // One feature a field, all values 1: T is the row's vectors themselves.
+  // Asks for the coming row's vectors, a line at a time.
+  template <bool FETCH>
+  struct Ahead {
+    const Row& coming;
+    int64_t shift, t = 0;
+    int b = 0, k;
+    Ahead(const Row& c, int64_t s, int size) : coming(c), shift(s), k(size) {}
+    CROSSFM_INLINE void next() {
+      if constexpr (FETCH) {
+        if (t >= coming.m) return;
+        prefetch(coming.p[t] + shift + b);
+        b += 16;
+        if (b >= k) b = 0, ++t;
+      }
+    }
+    CROSSFM_INLINE void rest() {
+      if constexpr (FETCH) {
+        while (t < coming.m) next();
+      }
+    }
+  };
+
+  // One feature a field, all values 1: T is the row's vectors themselves. A line of the coming row is
+  // asked for every two pairs: all of them at once would wait for each other.
   template <bool FETCH, bool KEEP>
   CROSSFM_INLINE float lookups(const Row& row, const Row& coming, int64_t shift, float* S) const {
-    const int n = length();
+    const int n = length(), k = this->k;  // the compiler cannot tell that S is not among them
+    float* const* const p = row.p;
     const int64_t m = row.m;
+    Ahead<FETCH> ahead(coming, shift, k);
     Vec<4> sum = Vec<4>::all(0), sum2 = sum;
     float rest = 0;
     for (int64_t t = 0; t < m; ++t) {
-      if constexpr (FETCH) fetch_vectors(coming, t, shift);
-      const float* v = row.p[t] + shift;
+      const float* v = p[t] + shift;
       float* mine = S + t * k;
+      float* other = S + t * n;
       int64_t u = 0;
       for (; u + 1 < t; u += 2) {
-        meet<KEEP>(v + u * n, row.p[u] + shift + t * n, mine + u * n, S + u * k + t * n, sum, rest);
-        meet<KEEP>(v + (u + 1) * n, row.p[u + 1] + shift + t * n, mine + (u + 1) * n, S + (u + 1) * k + t * n, sum2, rest);
+        ahead.next();
+        meet<KEEP>(v + u * n, p[u] + shift + t * n, mine + u * n, other + u * k, sum, rest);
+        meet<KEEP>(v + (u + 1) * n, p[u + 1] + shift + t * n, mine + (u + 1) * n, other + (u + 1) * k, sum2, rest);
       }
-      if (u < t) meet<KEEP>(v + u * n, row.p[u] + shift + t * n, mine + u * n, S + u * k + t * n, sum, rest);
+      ahead.next();
+      if (u < t) meet<KEEP>(v + u * n, p[u] + shift + t * n, mine + u * n, other + u * k, sum, rest);
       if constexpr (KEEP) {
         for (int e = 0; e < n; ++e) mine[t * n + e] = 0;
         for (int64_t e = m * n; e < k; ++e) mine[e] = 0;
       }
     }
+    ahead.rest();
     return (sum + sum2).sum() + rest;
   }
 

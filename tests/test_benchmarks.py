@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from benchmarks import peers, speed
+from benchmarks import ffm, peers, speed
 from benchmarks.figures import Figure, Report, Spread
 from benchmarks.harness import (
     Disagreement,
@@ -252,3 +252,35 @@ def test_speed_promises_are_the_ones_asked_for():
     assert figures["speed_over_modern_fm"].value == 14.0  # over its faster AdaGrad setting
     assert figures["log_loss_behind_modern_fm"].value == pytest.approx(0.01)  # behind the better
     assert figures["two_threads_over_one"].bar == 1.4
+
+
+# --- field-aware machines -----------------------------------------------------------------------
+
+
+def field_part(n=400):
+    rng = np.random.default_rng(0)
+    ids = (rng.integers(0, 5, (n, 3)) + 5 * np.arange(3)).astype(np.int32)
+    targets = ((ids[:, 0] + ids[:, 1]) % 2).astype(np.float32)
+    field_of = np.repeat(np.arange(3), 5).astype(np.int32)
+    return Part(ids.ravel(), np.arange(n + 1) * 3, None, targets, 15, field_of)
+
+
+def test_fields_travel_with_their_part(tmp_path):
+    part = field_part()
+    part.save(tmp_path)
+    np.testing.assert_array_equal(Part.load(tmp_path).field_of, part.field_of)
+    np.testing.assert_array_equal(part.head(7).field_of, part.field_of)
+    Part(part.ids, part.offsets, None, part.targets, 15).save(tmp_path / "plain")
+    assert Part.load(tmp_path / "plain").field_of is None
+
+
+def test_a_contest_of_field_aware_machines_is_learned_and_judged():
+    part = field_part()
+    slow = {"learning_rate": 0.2, "init_scale": 0.1}
+    entries = [ffm.entry_of("crossfm", 30, slow), ffm.entry_of("crossfm", 30, slow, "xlearn")]
+    runs = contest(entries, part, part, rounds=1)
+    assert runs["crossfm"].loss < 0.2  # no weight of a feature alone tells
+    found = {figure.name: figure for figure in ffm.figures(runs)}
+    assert set(found) == {"speed_over_xlearn", "log_loss_behind_xlearn"}
+    assert found["log_loss_behind_xlearn"].value == 0.0
+    assert found["speed_over_xlearn"].bar == 2.0

@@ -48,6 +48,10 @@ PEERS = {
             " before CMake 3.5, and its log names a file after $USER",
         ),
         Peer("modern-fm", "modern_fm", "modern-fm", "1.1.2"),
+        Peer(
+            "libffm", "pylibffm", "pylibffm", "0.4.1",
+            note="compiled modules for Python 3.7 to 3.11 on Linux",
+        ),
         Peer("myfm", "myfm", "myfm", "0.4.0", note="imports pkg_resources: setuptools < 81"),
         Peer("torchfm", "torchfm", "torchfm", "0.7.0", note="torch pinned to the CPU build"),
         Peer("river", "river", "river", "0.26.1"),

@@ -40,6 +40,7 @@ class Part:
         values: float32 ``[nnz]``, or None where all are 1.
         targets: float32 ``[n]``.
         n_features: ids are below it.
+        field_of: int32 ``[n_features]``, the field of each id, for models that ask; else None.
     """
 
     ids: np.ndarray
@@ -47,6 +48,7 @@ class Part:
     values: np.ndarray | None
     targets: np.ndarray
     n_features: int
+    field_of: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -67,13 +69,14 @@ class Part:
         end = int(self.offsets[n])
         values = None if self.values is None else self.values[:end]
         return Part(
-            self.ids[:end], self.offsets[: n + 1], values, self.targets[:n], self.n_features
-        )
+            self.ids[:end], self.offsets[: n + 1], values, self.targets[:n], self.n_features,
+            self.field_of,
+        )  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """Write as .npy files."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("ids", "offsets", "values", "targets"):
+        for name in ("ids", "offsets", "values", "targets", "field_of"):
             array = getattr(self, name)
             if array is not None:
                 np.save(folder / f"{name}.npy", array)
@@ -90,7 +93,8 @@ class Part:
             return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
 
         n_features = json.loads((folder / "part.json").read_text())["n_features"]
-        return cls(array("ids"), array("offsets"), array("values"), array("targets"), n_features)
+        arrays = (array(name) for name in ("ids", "offsets", "values", "targets"))
+        return cls(*arrays, n_features, array("field_of"))
 
 
 class Entrant(ABC):

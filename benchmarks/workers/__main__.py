@@ -11,6 +11,7 @@ MODULES = {
     "crossfm": "ours",
     "xlearn": "xlearn_fm",
     "modern-fm": "modern",
+    "libffm": "libffm_ffm",
     "myfm": "myfm_fm",
     "torchfm": "torchfm_fm",
     "river": "river_fm",

@@ -34,7 +34,11 @@ class Ours(Entrant):
     def train(self, *, n_epochs: int, loss: str = "logistic", solver: str = "adagrad",
               **options: Any) -> dict[str, Any]:  # fmt: skip
         started = time.perf_counter()
-        trainer = FusedTrainer(solver_options(solver, loss=loss, **options), self.n_features)
+        field_of = self.train_part.field_of
+        if field_of is not None and options.get("model", "fm") != "fm":
+            options["n_fields"] = int(field_of.max()) + 1
+        chosen = solver_options(solver, loss=loss, **options)
+        trainer = FusedTrainer(chosen, self.n_features, field_of)
         history, models = fit(trainer, self.rows, n_epochs=n_epochs)
         whole = time.perf_counter() - started
         self.model = models[0]

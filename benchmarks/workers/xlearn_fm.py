@@ -1,4 +1,4 @@
-"""xLearn: reads text, trains, writes a model file; its own clock times each epoch.
+"""xLearn, FM and FFM: reads text, trains, writes a model file; its own clock times each epoch.
 
 Its normalisation is off: on, it divides a score's interactions by the norm to the fourth. With
 no validation file an epoch's time holds the training pass and the shuffle of row pointers, and
@@ -7,9 +7,7 @@ neither reading nor evaluation.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 import xlearn
 
 from benchmarks.workers import Entrant, Part
+from benchmarks.workers.output import captured
 
 EPOCH = re.compile(r"\[\s*\d+%\s*\]\s+(\d+)\s+([\d.eE+-]+|nan|-nan|inf)\s+([\d.]+)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -32,13 +31,13 @@ class XLearn(Entrant):
         self.train_text = self.scratch / "xlearn-train.txt"
         self.test_text = self.scratch / "xlearn-test.txt"
         self.model = self.scratch / "xlearn.model"
-        write_libsvm(self.train_part, self.train_text)
-        write_libsvm(self.test_part, self.test_text)
+        write_text(self.train_part, self.train_text)
+        write_text(self.test_part, self.test_text)
 
     def train(self, *, n_epochs: int, n_factors: int, learning_rate: float, l2: float = 0.0,
               init: float = 0.1, n_jobs: int = 1, loss: str = "logistic",
-              optimizer: str = "adagrad") -> dict[str, Any]:  # fmt: skip
-        self.machine = xlearn.create_fm()
+              optimizer: str = "adagrad", model: str = "fm") -> dict[str, Any]:  # fmt: skip
+        self.machine = xlearn.create_ffm() if model == "ffm" else xlearn.create_fm()
         self.machine.setTrain(str(self.train_text))
         self.machine.disableNorm()
         self.machine.disableEarlyStop()
@@ -48,7 +47,8 @@ class XLearn(Entrant):
             "epoch": n_epochs, "nthread": n_jobs, "metric": "none",
             "log": str(self.scratch / "xlearn-log"),
         }  # fmt: skip
-        shown = self._captured(lambda: self.machine.fit(parameters, str(self.model)))
+        said = self.scratch / "xlearn-output.txt"
+        shown = captured(lambda: self.machine.fit(parameters, str(self.model)), said)
         epochs = [float(found[3]) for found in EPOCH.finditer(COLOUR.sub("", shown))]
         if len(epochs) != n_epochs:
             raise RuntimeError(
@@ -59,32 +59,18 @@ class XLearn(Entrant):
     def score(self) -> np.ndarray:
         out = self.scratch / "xlearn-scores.txt"
         self.machine.setTest(str(self.test_text))
-        self._captured(lambda: self.machine.predict(str(self.model), str(out)))
+        said = self.scratch / "xlearn-output.txt"
+        captured(lambda: self.machine.predict(str(self.model), str(out)), said)
         return np.loadtxt(out)
 
-    def _captured(self, call: Any) -> str:
-        """What C++ code prints on standard output during a call."""
-        path = self.scratch / "xlearn-output.txt"
-        sys.stdout.flush()
-        kept = os.dup(1)
-        with path.open("wb") as sink:
-            os.dup2(sink.fileno(), 1)
-            try:
-                call()
-                # C++ flushes its stream at exit only; ctypes reaches the C library's buffers.
-                import ctypes
 
-                ctypes.CDLL(None).fflush(None)
-            finally:
-                os.dup2(kept, 1)
-                os.close(kept)
-        return path.read_text(encoding="utf-8", errors="replace")
-
-
-def write_libsvm(part: Part, path: Path) -> None:
-    """Rows as libsvm text; values other than 1 with seven digits."""
+def write_text(part: Part, path: Path) -> None:
+    """Rows as libsvm text, as libffm text where ids have fields; values with seven digits."""
+    fields = [b" "] * part.n_features
+    if part.field_of is not None:
+        fields = [b" %d:" % field for field in part.field_of]
     if part.values is None:
-        tokens = np.array([b" %d:1" % i for i in range(part.n_features)], dtype=object)
+        tokens = np.array([b"%s%d:1" % (f, i) for i, f in enumerate(fields)], dtype=object)
     with path.open("wb", buffering=1 << 20) as sink:
         for row in range(len(part)):
             low, high = int(part.offsets[row]), int(part.offsets[row + 1])
@@ -93,7 +79,7 @@ def write_libsvm(part: Part, path: Path) -> None:
                 text = b"".join(tokens[ids])
             else:
                 pairs = zip(ids, part.values[low:high], strict=True)
-                text = b"".join(b" %d:%.7g" % pair for pair in pairs)
+                text = b"".join(b"%s%d:%.7g" % (fields[i], i, x) for i, x in pairs)
             sink.write(b"%.7g%s\n" % (part.targets[row], text))
 
 
