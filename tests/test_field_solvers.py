@@ -189,17 +189,21 @@ def test_deterministic_is_bit_equal_for_any_number_of_threads(base, model, inter
 @by_model
 def test_threads_reach_the_loss_of_one(base, model, interactions):
     rows = clicks(20_000)
-    losses = []
-    for n_jobs, deterministic in ((1, False), (2, False), (2, True)):
-        options = with_(base, n_factors=4, loss="logistic", n_jobs=n_jobs, n_fields=6,
-                        deterministic=deterministic, **of(model),
-                        interactions=interactions)  # fmt: skip
+
+    def loss(**threads):
+        options = with_(base, n_factors=4, loss="logistic", n_fields=6, interactions=interactions,
+                        **of(model), **threads)  # fmt: skip
         trainer = FusedTrainer(replace(options, init_scale=0.1), 180, FIELDS_OF_CLICKS)
         fit(trainer, rows[:15_000], n_epochs=4)
         z, y = trainer.score(rows[15_000:]).astype(np.float64), rows.targets[15_000:]
-        losses.append(float(np.mean(np.logaddexp(0, z) - y * z)))
-    assert losses[0] < 0.6
-    assert max(losses[1:]) < losses[0] + 0.015  # threads take turns at random
+        return float(np.mean(np.logaddexp(0, z) - y * z))
+
+    one = loss(n_jobs=1)
+    assert one < 0.6
+    assert loss(n_jobs=2, deterministic=True) < one + 0.015
+    # Threads take turns at random. Where the system keeps one from running for long, its last
+    # steps come from a point long left: with Adam, once in a hundred runs on a crowded machine.
+    assert any(loss(n_jobs=2) < one + 0.015 for _ in range(2))
 
 
 @by_model
