@@ -167,11 +167,13 @@ struct TableView : Table {
   Out<float> factors_, linear_, bias_;
   Optimizer optimizer;
   std::optional<Out<float>> field_weights_;
+  std::optional<Array<float>> scales_;
   Shape shape;
   TableView(Out<float> f, Out<float> l, Out<float> b, int64_t features, int padded, int n_outputs, int kind,
-            int model_kind, int fields, int length_, int order_, std::optional<Out<float>> weights)
+            int model_kind, int fields, int length_, int order_, std::optional<Out<float>> weights,
+            std::optional<Array<float>> scaling)
       : factors_(f), linear_(l), bias_(b), optimizer(static_cast<Optimizer>(kind)), field_weights_(weights),
-        shape(model_kind, fields, length_, order_, padded, weights.has_value()) {
+        scales_(scaling), shape(model_kind, fields, length_, order_, padded, weights.has_value()) {
     expect(kind >= 0 && kind < kOptimizers, "unknown optimizer");
     expect(padded > 0 && padded % 4 == 0 && n_outputs > 0, "factors must be padded to a multiple of 4");
     const int64_t per = int64_t{n_outputs} * (1 + states_of(optimizer));
@@ -192,17 +194,20 @@ struct TableView : Table {
       expect(static_cast<int64_t>(weights->shape(0)) >= per * shape.weights(), "the field weights are too small");
       field_weights = weights->data();
     }
+    expect(!scaling || static_cast<int64_t>(scaling->shape(0)) >= features, "the scales are too few");
+    scales = pointer(scaling);
     expect(shape.model != Model::field_aware || padded % 16 == 0, "vectors of all fields are padded to a multiple of 16");
   }
 };
 
 struct StepsView : Steps {
-  Array<float> l2_linear_, l2_factors_;
+  Array<float> l2_linear_, l2_factors_, rates_;
   StepsView(int kind, float parameter, bool across, float rate, float b, float b2, float eps, float l1l, float l1f,
-            Array<float> l2l, Array<float> l2f)
-      : l2_linear_(l2l), l2_factors_(l2f) {
+            Array<float> l2l, Array<float> l2f, Array<float> relative, bool scaled)
+      : l2_linear_(l2l), l2_factors_(l2f), rates_(relative) {
     expect(kind >= 0 && kind < kLosses, "unknown loss");
-    expect(l2l.shape(0) == l2f.shape(0) && l2l.shape(0) > 0, "l2_linear and l2_factors must be as long");
+    expect(l2l.shape(0) == l2f.shape(0) && l2l.shape(0) == relative.shape(0) && l2l.shape(0) > 0,
+           "l2_linear, l2_factors and rates must be as long");
     loss = static_cast<Loss>(kind);
     loss_parameter = parameter;
     across_fields = across;
@@ -214,7 +219,10 @@ struct StepsView : Steps {
     l1_factors = l1f;
     l2_linear = l2l.data();
     l2_factors = l2f.data();
-    per_field = l2l.shape(0) > 1;
+    rates = relative.data();
+    n_places = static_cast<int>(l2l.shape(0));
+    per_field = n_places > 1;
+    varied = per_field || scaled;
   }
 };
 
@@ -258,6 +266,25 @@ double train(const BatchView& batch, std::optional<Array<int64_t>> order, const 
     return kernels.train_blocks(batch, pointer(order), count, table, steps, between, threads);
   }
   return kernels.train(batch, pointer(order), count, table, steps, hot, between, threads);
+}
+
+// What a unit more of each field's penalty would do to the loss of these rows through one step,
+// [2][n_fields], is added to `out`; returns their loss. Nothing is trained.
+double pulls(const BatchView& batch, std::optional<Array<int64_t>> order, const TableView& table, StepsView steps,
+             Out<double> out) {
+  expect(batch.targets, "losses need targets");
+  expect(table.optimizer == Optimizer::sgd || table.optimizer == Optimizer::adagrad,
+         "steps of this optimizer do not follow the penalty's gradient");
+  expect(static_cast<int>(out.shape(0)) == 2 * steps.n_places, "out must have two entries a field");
+  const int64_t count = order ? static_cast<int64_t>(order->shape(0)) : batch.n_rows;
+  if (!count) return 0;
+  steps.optimizer = table.optimizer;
+  steps.pulls = out.data();
+  steps.varied = true;
+  expect_places(batch, table.shape);
+  const Kernels& kernels = chosen.kernels(table.shape.model);
+  nb::gil_scoped_release release;
+  return kernels.train(batch, pointer(order), count, table, steps, Hot{}, Blocks{}, 1);
 }
 
 // Scores with factors at any row distance, so that a table in training is scored where it lies.
@@ -339,9 +366,10 @@ void normal_pair(uint64_t seed, uint64_t counter, float* out) {
 }
 
 // A fresh optimizer state for the listed features, with factors ~ N(0, scale), or (scale < 0) with
-// the factors and weights they have. FTRL derives v from z, so z starts where v does.
+// the factors and weights they have; `weights` false: the state of the weights stays. FTRL derives v from z, so z starts where v does.
 void start_features(const TableView& table, Array<int64_t> ids, int n_factors, float scale, uint64_t seed,
-                    float accumulator, const StepsView& steps, std::optional<Array<int32_t>> field_of, int threads) {
+                    float accumulator, const StepsView& steps, std::optional<Array<int32_t>> field_of, bool weights,
+                    int threads) {
   expect(n_factors <= table.k, "more factors than the table has");
   struct Team {
     const TableView& table;
@@ -353,13 +381,16 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
     float accumulator;
     const Steps& steps;
     const int32_t* field_of;
+    bool weights;
     int threads;
 
-    void start(float* v, int k, const float* l2, float l1, int field) const {
+    void start(float* v, int k, const float* l2, float l1, int64_t id) const {
       if (table.optimizer == Optimizer::adagrad) {
         for (int f = 0; f < k; ++f) v[k + f] = accumulator;
       } else if (table.optimizer == Optimizer::ftrl) {
-        const float curvature = steps.beta / steps.learning_rate + l2[steps.per_field ? field : 0];
+        const int at = steps.place(field_of ? field_of[id] : 0);
+        const float scale = table.scales && steps.varied ? std::fabs(table.scales[id]) : 1.0f;
+        const float curvature = steps.beta / (steps.learning_rate * steps.rates[at]) + l2[at] * scale;
         for (int f = 0; f < k; ++f) {
           v[k + f] = v[f] ? -v[f] * curvature - (v[f] > 0 ? l1 : -l1) : 0.0f;
           v[2 * k + f] = 0;
@@ -367,7 +398,7 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
       }
     }
   } team{table, ids.data(), static_cast<int64_t>(ids.shape(0)), n_factors, scale, seed, accumulator, steps,
-         pointer(field_of), threads < 1 ? 1 : threads > 512 ? 512 : threads};
+         pointer(field_of), weights, threads < 1 ? 1 : threads > 512 ? 512 : threads};
   for (int64_t i = 0; i < team.count; ++i) {
     expect(team.ids[i] >= 0 && team.ids[i] < table.n_features, "a feature to start is out of range");
   }
@@ -379,7 +410,6 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
     const int64_t low = team.count * t / team.threads, high = team.count * (t + 1) / team.threads;
     for (int64_t i = low; i < high; ++i) {
       const int64_t id = team.ids[i];
-      const int field = team.steps.per_field && team.field_of ? team.field_of[id] : 0;
       for (int c = 0; c < table.outputs; ++c) {
         float* v = table.factors + (id * table.outputs + c) * (1 + states) * k;
         float* w = table.linear + (id * table.outputs + c) * (1 + states);
@@ -389,8 +419,8 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
           v[f] = team.scale * pair[0];
           if (f + 1 < team.n_factors) v[f + 1] = team.scale * pair[1];
         }
-        team.start(v, k, team.steps.l2_factors, team.steps.l1_factors, field);
-        team.start(w, 1, team.steps.l2_linear, team.steps.l1_linear, field);
+        team.start(v, k, team.steps.l2_factors, team.steps.l1_factors, id);
+        if (team.weights) team.start(w, 1, team.steps.l2_linear, team.steps.l1_linear, id);
       }
     }
   }, &team);
@@ -419,22 +449,26 @@ void bind_fm(nb::module_& m) {
       .def_ro("n_rows", &BatchView::n_rows);
   nb::class_<TableView>(m, "Table", "Parameters and optimizer state, feature-major.")
       .def(nb::init<Out<float>, Out<float>, Out<float>, int64_t, int, int, int, int, int, int, int,
-                    std::optional<Out<float>>>(),
+                    std::optional<Out<float>>, std::optional<Array<float>>>(),
            nb::kw_only(), nb::arg("factors"), nb::arg("linear"), nb::arg("bias"), nb::arg("n_features"),
            nb::arg("padded"), nb::arg("outputs"), nb::arg("optimizer"), nb::arg("model") = 0,
            nb::arg("n_fields") = 0, nb::arg("length") = 0, nb::arg("order") = 2,
-           nb::arg("field_weights") = nb::none());
+           nb::arg("field_weights") = nb::none(), nb::arg("scales") = nb::none());
   nb::class_<StepsView>(m, "Steps", "What an update does: loss, interactions, step size, penalties.")
-      .def(nb::init<int, float, bool, float, float, float, float, float, float, Array<float>, Array<float>>(),
+      .def(nb::init<int, float, bool, float, float, float, float, float, float, Array<float>, Array<float>,
+                    Array<float>, bool>(),
            nb::kw_only(), nb::arg("loss"), nb::arg("loss_parameter"), nb::arg("across_fields"), nb::arg("learning_rate"),
            nb::arg("beta"), nb::arg("beta2"), nb::arg("epsilon"), nb::arg("l1_linear"),
-           nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"));
+           nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"), nb::arg("rates"), nb::arg("scaled"));
 
   m.def("train", &train, nb::kw_only(), nb::arg("batch"), nb::arg("order").none(), nb::arg("table"),
         nb::arg("steps"), nb::arg("hot_ids").none(), nb::arg("rows_before"),
         nb::arg("blocks"),
         nb::arg("threads"), nb::arg("deterministic"),
         "Train on the rows of `order` (None: all) in that order; returns the weighted sum of losses.");
+  m.def("pulls", &pulls, nb::kw_only(), nb::arg("batch"), nb::arg("order").none(), nb::arg("table"),
+        nb::arg("steps"), nb::arg("out"),
+        "Add to `out` what a unit more of each field's penalty would do to the loss of these rows.");
   m.def("score", &score, nb::kw_only(), nb::arg("batch"), nb::arg("factors"), nb::arg("factors_at"),
         nb::arg("stride"), nb::arg("linear"), nb::arg("linear_at"), nb::arg("linear_stride"), nb::arg("bias"),
         nb::arg("k"), nb::arg("across_fields"), nb::arg("n_features"), nb::arg("out"), nb::arg("threads"),
@@ -444,7 +478,7 @@ void bind_fm(nb::module_& m) {
   m.def("allocate", &allocate, nb::arg("count"), "Zeroed, aligned float32 array; large ones on huge pages.");
   m.def("start_features", &start_features, nb::kw_only(), nb::arg("table"), nb::arg("ids"),
         nb::arg("n_factors"), nb::arg("scale"), nb::arg("seed"), nb::arg("accumulator"), nb::arg("steps"),
-        nb::arg("field_of").none(), nb::arg("threads"),
+        nb::arg("field_of").none(), nb::arg("weights"), nb::arg("threads"),
         "Give the listed features a fresh optimizer state, and random factors unless scale < 0.");
 }
 

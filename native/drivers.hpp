@@ -58,7 +58,11 @@ struct Pass {
         steady(s.optimizer == Optimizer::adam ? steady_after(s.beta > s.beta2 ? s.beta : s.beta2) : 0) {}
   static int64_t steady_after(double decay) { return static_cast<int64_t>(-20 / std::log(decay)); }
   int64_t row(int64_t i) const { return order ? order[i] : i; }
-  Places places() const { return {table.factors, table.linear, stride, linear_stride}; }
+  Places places() const {
+    Places at{table.factors, table.linear, stride, linear_stride};
+    at.scales = table.scales;
+    return at;
+  }
   Shared shared() const { return {table.bias, table.field_weights}; }
 };
 
@@ -156,18 +160,20 @@ double train_rows(const Pass& pass, const I& cross, int64_t begin, int64_t end, 
   double loss = 0;
   for (int64_t i = begin; i < end && i < begin + kAhead; ++i) {
     resolve<I::kGeneral>(pass.batch, at, pass.row(i), pool_fields, s.ring[i]);
-    fetch_rest(s.ring[i], 0, pass.stride);
+    fetch_rest(s.ring[i], 0, 0, pass.stride);
   }
   for (int64_t i = begin; i < end; ++i) {
     if (pass.order && i + 4 * kAhead < end) prefetch_row(pass.batch, pass.row(i + 4 * kAhead));
+    if (at.scales && i + 2 * kAhead < end) prefetch_scales(pass.batch, at.scales, pass.row(i + 2 * kAhead));
     const Row& row = s.ring[i];
     Row& coming = s.ring[i + kAhead];
     if (i + kAhead < end) resolve<I::kGeneral>(pass.batch, at, pass.row(i + kAhead), pool_fields, coming);
     loss += look<I, I::kEarly>(pass, cross, row, coming, shared, s.z.data, s.kept());
     const Steps& steps = clock.at(i);
     step<I, O>(pass, cross, steps, row, coming, s.kept(), s.extra.data);
+    fetch_rest(coming, row.m, row.n, pass.stride);
+    if constexpr (O == kPullSgd || O == kPullAdagrad) continue;
     step_weights<I, O>(pass, cross, steps, s.kept(), s.extra.data, shared, 0, 1);
-    fetch_rest(coming, row.m, pass.stride);
     for (int c = 0; c < pass.table.outputs; ++c) {
       update_bias<O>(shared.bias + c * (1 + pass.states), s.g.data[c], steps);
     }
@@ -208,10 +214,11 @@ class Private {
     for (int64_t i = 0; i < pass_.hot.count; ++i) {
       const int64_t id = pass_.hot.ids[i];
       const int32_t field = pass_.steps.per_field && pass_.batch.field_of ? pass_.batch.field_of[id] : 0;
+      const float scale = t.scales && pass_.steps.varied ? std::fabs(t.scales[id]) : 1.0f;
       merge_one(t.factors + id * pass_.stride, factors_.data + i * pass_.stride,
-                factors_base_.data + i * pass_.stride, t.k, rates_of(pass_.steps, true, field));
+                factors_base_.data + i * pass_.stride, t.k, rates_of(pass_.steps, true, field, scale));
       merge_one(t.linear + id * pass_.linear_stride, linear_.data + i * pass_.linear_stride,
-                linear_base_.data + i * pass_.linear_stride, 1, rates_of(pass_.steps, false, field));
+                linear_base_.data + i * pass_.linear_stride, 1, rates_of(pass_.steps, false, field, scale));
     }
     const Rates free{pass_.steps.learning_rate, pass_.steps.beta, 0, 0};
     merge_one(t.bias, bias_.data, bias_base_.data, 1, free);
@@ -386,18 +393,18 @@ double train_blocks_as(const Pass& pass, const I& cross, int64_t count, int thre
       const int64_t low = n * t / team.threads, high = n * (t + 1) / team.threads;
       for (int64_t i = low; i < high && i < low + kAhead; ++i) {
         resolve<I::kGeneral>(pass.batch, all, pass.row(begin + i), pool_fields, s.ring[i]);
-        fetch_rest(s.ring[i], 0, pass.stride);
+        fetch_rest(s.ring[i], 0, 0, pass.stride);
       }
       for (int64_t i = low; i < high; ++i) {
         Row& coming = s.ring[i + kAhead];
         if (i + kAhead < high) resolve<I::kGeneral>(pass.batch, all, pass.row(begin + i + kAhead), pool_fields, coming);
         team.loss[i] = look<I, true>(pass, team.cross, s.ring[i], coming, pass.shared(), s.z.data, team.kept(i));
-        fetch_rest(coming, s.ring[i].m, pass.stride);
+        fetch_rest(coming, s.ring[i].m, s.ring[i].n, pass.stride);
       }
       team.barrier.wait();
       for (int64_t i = 0; i < n && i < kAhead; ++i) {
         resolve<I::kGeneral>(pass.batch, own, pass.row(begin + i), pool_fields, s.ring[i]);
-        fetch_rest(s.ring[i], 0, pass.stride);
+        fetch_rest(s.ring[i], 0, 0, pass.stride);
       }
       for (int64_t i = 0; i < n; ++i) {
         Row& coming = s.ring[i + kAhead];
@@ -405,7 +412,7 @@ double train_blocks_as(const Pass& pass, const I& cross, int64_t count, int thre
         const Steps& steps = clock.at(begin + i);
         step<I, O>(pass, team.cross, steps, s.ring[i], coming, team.kept(i), s.extra.data);
         step_weights<I, O>(pass, team.cross, steps, team.kept(i), s.extra.data, pass.shared(), t, team.threads);
-        fetch_rest(coming, s.ring[i].m, pass.stride);
+        fetch_rest(coming, s.ring[i].m, s.ring[i].n, pass.stride);
       }
       if (t == 0) {
         for (int64_t i = 0; i < n; ++i) {
@@ -437,6 +444,16 @@ double with_optimizer(Optimizer o, Run run) {
 // Frozen scores go with frozen vectors, which only general interactions keep.
 template <class I>
 double train_with(const Pass& pass, const I& cross, int64_t count, bool frozen, int threads) {
+  if (pass.steps.pulls) {
+    if constexpr (I::kGeneral) {
+      Scratch scratch(pass, cross);
+      const auto pull = [&]<Optimizer O>() {
+        return train_rows<I, O>(pass, cross, 0, count, pass.places(), pass.shared(), scratch);
+      };
+      return pass.states ? pull.template operator()<kPullAdagrad>() : pull.template operator()<kPullSgd>();
+    }
+    return 0;
+  }
   return with_optimizer(pass.steps.optimizer, [&]<Optimizer O>() {
     if (!frozen) return train_as<I, O>(pass, cross, count, threads);
     if constexpr (I::kGeneral) return train_blocks_as<I, O>(pass, cross, count, threads);

@@ -157,7 +157,7 @@ struct FieldAware {
     using V = Vec<kBlock>;
     constexpr int N = Policy<O>::kStates;
     const int n = length();
-    Rates rates = rates_of(steps, true, 0);
+    Rates rates = rates_of(steps, true, 0, 1);
     for (int64_t t = 0; t < row.m; ++t) {
       const int64_t f = row.field[t];
       const float* turned = S + f * k;
@@ -168,7 +168,7 @@ struct FieldAware {
         for (int e = 0; e < n; ++e) gradient[f * n + e] = inside ? gradient[f * n + e] - own[e] : 0.0f;
         turned = gradient;
         gx = g * row.x[t];
-        if (steps.per_field) rates = rates_of(steps, true, row.field[t]);
+        if (steps.varied) rates = rates_of(steps, true, row, t);
       }
       float* p = row.p[t] + shift;
       const V scale = V::all(gx), decay = V::all(Policy<O>::decay(rates));
@@ -188,8 +188,8 @@ struct FieldAware {
 
 // Calls run with the interaction for these rows.
 template <class Shape, class Run>
-void with_interaction(const Batch& batch, const Shape& shape, bool across_fields, bool frozen, Run run) {
-  const bool general = frozen || batch.values || batch.fields || batch.field_of;
+void with_interaction(const Batch& batch, const Shape& shape, bool across_fields, bool special, Run run) {
+  const bool general = special || batch.values || batch.fields || batch.field_of;
   const auto with = [&]<int LENGTH, bool GENERAL>() {
     run(FieldAware<LENGTH, GENERAL>{shape.k, shape.n_fields, shape.length, batch.longest_row, !across_fields});
   };
@@ -204,7 +204,7 @@ void with_interaction(const Batch& batch, const Shape& shape, bool across_fields
 
 double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
   double loss = 0;
-  with_interaction(pass.batch, pass.table, pass.steps.across_fields, frozen,
+  with_interaction(pass.batch, pass.table, pass.steps.across_fields, frozen || pass.table.scales || pass.steps.pulls,
                    [&](const auto& cross) { loss = train_with(pass, cross, count, frozen, threads); });
   return loss;
 }

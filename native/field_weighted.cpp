@@ -70,9 +70,9 @@ struct FieldWeighted {
                              float g, const Steps& steps) const {
     using V = Vec<B>;
     constexpr int N = Policy<O>::kStates;
-    Rates rates = rates_of(steps, true, 0);
+    Rates rates = rates_of(steps, true, 0, 1);
     for (int64_t t = 0; t < row.m; ++t) {
-      if (GENERAL && steps.per_field) rates = rates_of(steps, true, row.field[t]);
+      if (GENERAL && steps.varied) rates = rates_of(steps, true, row, t);
       const V gx = V::all(GENERAL ? g * row.x[t] : g), decay = V::all(Policy<O>::decay(rates));
       for (int b = 0; b < k; b += B) {
         for (int i = 0; i <= N; ++i) fetch<B>(coming, t, shift + b + int64_t{i} * k);
@@ -122,8 +122,8 @@ struct FieldWeighted {
 
 // Calls run with the interaction for these rows.
 template <class Shape, class Run>
-void with_interaction(const Batch& batch, const Shape& shape, bool frozen, Run run) {
-  const bool general = frozen || batch.values || batch.fields || batch.field_of;
+void with_interaction(const Batch& batch, const Shape& shape, bool special, Run run) {
+  const bool general = special || batch.values || batch.fields || batch.field_of;
   const auto with = [&]<int B>() {
     if (general) run(FieldWeighted<B, true>{shape.k, shape.n_fields});
     else run(FieldWeighted<B, false>{shape.k, shape.n_fields});
@@ -135,7 +135,7 @@ void with_interaction(const Batch& batch, const Shape& shape, bool frozen, Run r
 
 double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
   double loss = 0;
-  with_interaction(pass.batch, pass.table, frozen,
+  with_interaction(pass.batch, pass.table, frozen || pass.table.scales || pass.steps.pulls,
                    [&](const auto& cross) { loss = train_with(pass, cross, count, frozen, threads); });
   return loss;
 }

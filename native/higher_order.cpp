@@ -57,9 +57,9 @@ struct HigherOrder {
                              float*, float g, const Steps& steps) const {
     using V = Vec<B>;
     constexpr int N = Policy<O>::kStates;
-    Rates rates = rates_of(steps, true, 0);
+    Rates rates = rates_of(steps, true, 0, 1);
     for (int64_t t = 0; t < row.m; ++t) {
-      if (steps.per_field) rates = rates_of(steps, true, row.field[t]);
+      if (steps.varied) rates = rates_of(steps, true, row, t);
       const V gx = V::all(g * row.x[t]), decay = V::all(Policy<O>::decay(rates));
       for (int b = 0; b < k; b += B) {
         for (int i = 0; i <= N; ++i) fetch<B>(coming, t, shift + b + int64_t{i} * k);

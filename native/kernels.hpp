@@ -28,6 +28,10 @@ constexpr int kLosses = 7;
 enum class Optimizer : int { sgd, adagrad, ftrl, adam };
 constexpr int kOptimizers = 4;
 
+// Beside them, kernels that change nothing: they add up what a step of each of the first two would
+// be, were the penalty of a field greater by one.
+constexpr Optimizer kPullSgd{kOptimizers}, kPullAdagrad{kOptimizers + 1};
+
 inline int states_of(Optimizer o) { return o == Optimizer::sgd ? 0 : o == Optimizer::adagrad ? 1 : 2; }
 
 // Parameters and optimizer state, feature-major. With s = states_of(optimizer):
@@ -51,6 +55,9 @@ struct Table {
   int order = 2;
   int weight_rows = 0;  // rows of field_weights
   float* field_weights = nullptr;
+  // [n_features], for training; null: 1 for all. What a feature's L2 is multiplied by; below 0: by
+  // its size, and the feature has no factors, which then stay as they are.
+  const float* scales = nullptr;
 };
 
 // Floats from the weights of one field to those of the next.
@@ -67,7 +74,15 @@ struct Steps {
   float l1_linear = 0, l1_factors = 0;  // FTRL only
   const float* l2_linear = nullptr;  // [n_fields], or [1] for all fields
   const float* l2_factors = nullptr;
+  const float* rates = nullptr;      // the same: what the learning rate is multiplied by
   bool per_field = false;
+  bool varied = false;  // rates and penalties are a feature's own: per_field, or Table::scales with them
+  // [2][n_fields], of weights and of factors, or null. Then a pass trains nothing, but adds here the
+  // change of the loss per unit of a field's penalty: the sum of learning rate * gradient * parameter.
+  double* pulls = nullptr;
+  int n_places = 1;
+
+  int place(int32_t field) const { return per_field ? field : 0; }
 };
 
 // How many rows go by between two moments at which threads see each other's work. Blocks grow

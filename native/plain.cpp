@@ -35,7 +35,7 @@ double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
   const int k = pass.table.k;
   const int64_t longest = pass.batch.longest_row;
   const bool across = pass.steps.across_fields;
-  const bool general = frozen || pass.batch.values || across || pass.steps.per_field;
+  const bool general = frozen || pass.batch.values || across || pass.steps.varied;
   double loss = 0;
   with_block(k, [&]<int B>() {
     if (general) loss = train_with(pass, Plain<B, true>{k, longest, across}, count, frozen, threads);

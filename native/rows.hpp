@@ -28,10 +28,12 @@ struct Buffer {
 
 struct Row {
   int64_t index = 0;            // row of the batch
-  int64_t m = 0;                // features
-  float** p = nullptr;          // factors of each
+  int64_t m = 0;                // features that have factors; they come first
+  int64_t n = 0;                // features
+  float** p = nullptr;          // factors of each of the m
   float** w = nullptr;          // linear weight of each, then `spare` up to a whole kGroup
   float* x = nullptr;           // value of each
+  float* scale = nullptr;       // what its penalty is multiplied by
   int32_t* run = nullptr;       // which pooled vector it belongs to
   int32_t* field = nullptr;     // its field; where rows bring none, its place
   float* spare = nullptr;       // a linear weight of no feature
@@ -46,6 +48,7 @@ struct Places {
   int hot_bits = 0;
   float* hot_factors = nullptr;
   float* hot_linear = nullptr;
+  const float* scales = nullptr;   // Table::scales
   uint32_t owner = 0, owners = 1;  // keep only features of this owner
 };
 
@@ -56,61 +59,83 @@ CROSSFM_INLINE uint32_t owner_of(uint64_t id, uint32_t owners) {
 
 enum class Sharing { none, hot, owned };
 
-template <bool GENERAL, Sharing SHARING, class Id>
+template <bool GENERAL, Sharing SHARING, bool SCALED, class Id>
 inline void resolve_ids(const Batch& batch, const Places& at, int64_t r, bool pool_fields, Row& row) {
   const Id* ids = static_cast<const Id*>(batch.ids);
   const int64_t begin = batch.begin(r), end = batch.end(r);
-  int64_t m = 0;
+  int64_t m = 0, bare = end - begin;  // features without factors are put down from the end
   int32_t run = -1, last = -1;
   row.index = r;
   for (int64_t j = begin; j < end; ++j) {
     const int64_t id = ids[j];
+    bool crosses = true;
+    if constexpr (SCALED) crosses = at.scales[id] >= 0;
+    int32_t field = 0;
     if constexpr (GENERAL) {
-      const int32_t field = batch.fields ? batch.fields[j] : batch.field_of ? batch.field_of[id] : static_cast<int32_t>(j - begin);
-      run += !pool_fields || field != last;
-      last = field;
-      row.run[m] = run;
-      row.field[m] = field;
-      row.x[m] = batch.values ? batch.values[j] : 1.0f;
+      field = batch.fields ? batch.fields[j] : batch.field_of ? batch.field_of[id] : static_cast<int32_t>(j - begin);
+      if (crosses) {
+        run += !pool_fields || field != last;
+        last = field;
+      }
     }
     if constexpr (SHARING == Sharing::owned) {
       if (owner_of(id, at.owners) != at.owner) continue;
     }
+    const int64_t t = crosses ? m++ : --bare;
+    if constexpr (GENERAL) {
+      row.run[t] = run;
+      row.field[t] = field;
+      row.x[t] = batch.values ? batch.values[j] : 1.0f;
+    }
+    if constexpr (SCALED) row.scale[t] = crosses ? at.scales[id] : -at.scales[id];
     if constexpr (SHARING == Sharing::hot) {
       if (const int64_t entry = at.hot[Hot::home(id, at.hot_bits)]; entry >> 16 == id) {
         const int64_t slot = entry & 0xFFFF;
-        row.p[m] = at.hot_factors + slot * at.stride;
-        row.w[m++] = at.hot_linear + slot * at.linear_stride;
+        row.p[t] = at.hot_factors + slot * at.stride;
+        row.w[t] = at.hot_linear + slot * at.linear_stride;
         continue;
       }
     }
-    row.p[m] = at.factors + id * at.stride;
-    row.w[m++] = at.linear + id * at.linear_stride;
+    row.p[t] = at.factors + id * at.stride;
+    row.w[t] = at.linear + id * at.linear_stride;
   }
   row.m = m;
+  if constexpr (SCALED) {
+    for (; bare < end - begin; ++bare, ++m) {  // next to the others; features of other owners left gaps
+      row.w[m] = row.w[bare];
+      row.scale[m] = row.scale[bare];
+      if constexpr (GENERAL) row.x[m] = row.x[bare], row.field[m] = row.field[bare];
+    }
+  }
+  row.n = m;
   for (; m % kGroup; ++m) row.w[m] = row.spare;
 }
 
 template <bool GENERAL>
 CROSSFM_INLINE void resolve(const Batch& batch, const Places& at, int64_t r, bool pool_fields, Row& row) {
-  const auto with = [&]<Sharing SHARING>() {
-    if (batch.wide) resolve_ids<GENERAL, SHARING, int64_t>(batch, at, r, pool_fields, row);
-    else resolve_ids<GENERAL, SHARING, int32_t>(batch, at, r, pool_fields, row);
+  const auto with = [&]<Sharing SHARING, bool SCALED>() {
+    if (batch.wide) resolve_ids<GENERAL, SHARING, SCALED, int64_t>(batch, at, r, pool_fields, row);
+    else resolve_ids<GENERAL, SHARING, SCALED, int32_t>(batch, at, r, pool_fields, row);
   };
-  if (at.hot) with.template operator()<Sharing::hot>();
-  else if (at.owners > 1) with.template operator()<Sharing::owned>();
-  else with.template operator()<Sharing::none>();
+  const auto shared = [&]<bool SCALED>() {
+    if (at.hot) with.template operator()<Sharing::hot, SCALED>();
+    else if (at.owners > 1) with.template operator()<Sharing::owned, SCALED>();
+    else with.template operator()<Sharing::none, SCALED>();
+  };
+  if (at.scales) shared.template operator()<true>();
+  else shared.template operator()<false>();
 }
 
-CROSSFM_INLINE void fetch_linear(const Row& coming, int64_t t) { prefetch(coming.w[t < coming.m ? t : 0]); }
+CROSSFM_INLINE void fetch_linear(const Row& coming, int64_t t) { prefetch(coming.w[t < coming.n ? t : 0]); }
 
-// Asks for all of a row from its feature t on, `floats` of each.
-CROSSFM_INLINE void fetch_rest(const Row& coming, int64_t t, int64_t floats) {
-  for (; t < coming.m; ++t) {
-    prefetch(coming.w[t]);
-    for (int64_t f = 0; f < floats; f += 16) prefetch(coming.p[t] + f);
-    prefetch(coming.p[t] + floats - 1);
+// Asks for all of a row but its first m factors and n weights, `floats` of each feature.
+CROSSFM_INLINE void fetch_rest(const Row& coming, int64_t m, int64_t n, int64_t floats) {
+  for (; m < coming.m; ++m) {
+    prefetch(coming.w[m]);
+    for (int64_t f = 0; f < floats; f += 16) prefetch(coming.p[m] + f);
+    prefetch(coming.p[m] + floats - 1);
   }
+  for (n = n > coming.m ? n : coming.m; n < coming.n; ++n) prefetch(coming.w[n]);
 }
 
 // Asks for what resolve will read of a row: in shuffled order no hardware guesses it.
@@ -125,6 +150,14 @@ CROSSFM_INLINE void prefetch_row(const Batch& batch, int64_t r) {
   if (batch.targets) prefetch(batch.targets + r);
 }
 
+// Asks for the scales of a row whose ids are there.
+CROSSFM_INLINE void prefetch_scales(const Batch& batch, const float* scales, int64_t r) {
+  const int64_t begin = batch.begin(r), end = batch.end(r);
+  for (int64_t j = begin; j < end; ++j) {
+    prefetch(scales + (batch.wide ? static_cast<const int64_t*>(batch.ids)[j] : static_cast<const int32_t*>(batch.ids)[j]));
+  }
+}
+
 // The memory of kAhead + 1 resolved rows.
 struct Ring {
   int64_t width;
@@ -136,17 +169,21 @@ struct Ring {
   Ring(int64_t longest, int64_t linear_stride)
       : width((longest + 15) / 16 * 16 + 16),
         pointers(2 * width * (kAhead + 1)),
-        values(width * (kAhead + 1)),
+        values(2 * width * (kAhead + 1)),
         labels(2 * width * (kAhead + 1)),
         spare(linear_stride) {
     if (!ok()) return;
     for (int i = 0; i <= kAhead; ++i) {
       rows[i].p = pointers.data + 2 * i * width;
       rows[i].w = rows[i].p + width;
-      rows[i].x = values.data + i * width;
+      rows[i].x = values.data + 2 * i * width;
+      rows[i].scale = rows[i].x + width;
       rows[i].run = labels.data + 2 * i * width;
       rows[i].field = rows[i].run + width;
-      for (int64_t t = 0; t < width; ++t) rows[i].field[t] = static_cast<int32_t>(t);
+      for (int64_t t = 0; t < width; ++t) {
+        rows[i].field[t] = static_cast<int32_t>(t);
+        rows[i].scale[t] = 1;
+      }
       rows[i].spare = spare.data;
     }
   }

@@ -62,10 +62,10 @@ CROSSFM_INLINE float linear(Row row, Row coming, int64_t shift) {
   };
   float sums[4] = {0, 0, 0, 0};  // not one: each addition waits for the one before
   int64_t t = 0;
-  for (; t + 3 < row.m; t += 4) {
+  for (; t + 3 < row.n; t += 4) {
     for (int i = 0; i < 4; ++i) sums[i] += term(t + i);
   }
-  for (; t < row.m; ++t) sums[0] += term(t);
+  for (; t < row.n; ++t) sums[0] += term(t);
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 

@@ -36,7 +36,7 @@ void score_rows(const Batch& batch, int64_t begin, int64_t end, const Scores& mo
                   model.linear_stride};
   for (int64_t r = begin; r < end && r < begin + kAhead; ++r) {
     resolve<I::kGeneral>(batch, at, r, cross.pools(), ring[r]);
-    fetch_rest(ring[r], 0, floats);
+    fetch_rest(ring[r], 0, 0, floats);
   }
   for (int64_t r = begin; r < end; ++r) {
     Row row = ring[r];
@@ -51,7 +51,8 @@ void score_rows(const Batch& batch, int64_t begin, int64_t end, const Scores& mo
     out[r] = model.bias + linear<I::kGeneral, true>(row, coming, 0) +
              cross.template crossed<true>(row, *next, 0, model.field_weights, I::kKeeps ? s.S.data : nullptr,
                                            I::kKeeps ? s.pooled.data : nullptr);
-    fetch_rest(coming, next == &coming ? row.m : 0, floats);
+    const bool asked = next == &coming;
+    fetch_rest(coming, asked ? row.m : 0, asked ? row.n : 0, floats);
   }
 }
 

@@ -11,6 +11,8 @@ namespace crossfm::CROSSFM_LEVEL {
 struct Rates {
   float learning_rate, beta, l1, l2;
   float beta2 = 0, epsilon = 0;
+  float scale = 1;  // in l2
+  double* pull = nullptr;
 };
 
 // A policy is given the gradient with the penalty's part in it: decay(rates) v.
@@ -82,6 +84,28 @@ struct Policy<Optimizer::adam> {
   }
 };
 
+// theta' = theta - lr (g + l2 theta), so that the loss of a row with gradient g of its own changes
+// with l2 by -lr g theta (Rendle, WSDM 2012).
+template <>
+struct Policy<kPullSgd> {
+  static constexpr int kStates = 0;
+  static CROSSFM_INLINE float decay(const Rates&) { return 0; }
+  template <int B>
+  static CROSSFM_INLINE void step(Vec<B>& v, Vec<B>*, Vec<B> g, const Rates& r) {
+    *r.pull -= double{r.learning_rate} * r.scale * (v * g).sum();
+  }
+};
+
+template <>
+struct Policy<kPullAdagrad> {
+  static constexpr int kStates = 1;
+  static CROSSFM_INLINE float decay(const Rates&) { return 0; }
+  template <int B>
+  static CROSSFM_INLINE void step(Vec<B>& v, Vec<B>* s, Vec<B> g, const Rates& r) {
+    *r.pull -= double{r.learning_rate} * r.scale * (v * g * rsqrt(s[0] + Vec<B>::all(1e-30f))).sum();
+  }
+};
+
 // Adam's averages start at zero; in the t-th row ever, 1 from the first on, they are that much too
 // small. The correction goes into the step size, once a row.
 CROSSFM_INLINE Steps corrected(const Steps& s, int64_t t) {
@@ -92,9 +116,16 @@ CROSSFM_INLINE Steps corrected(const Steps& s, int64_t t) {
   return now;
 }
 
-CROSSFM_INLINE Rates rates_of(const Steps& s, bool factors, int32_t field) {
+CROSSFM_INLINE Rates rates_of(const Steps& s, bool factors, int32_t field, float scale) {
   const float* l2 = factors ? s.l2_factors : s.l2_linear;
-  return {s.learning_rate, s.beta, factors ? s.l1_factors : s.l1_linear, l2[s.per_field ? field : 0], s.beta2, s.epsilon};
+  const int at = s.place(field);
+  return {s.learning_rate * s.rates[at], s.beta, factors ? s.l1_factors : s.l1_linear, l2[at] * scale, s.beta2, s.epsilon, scale,
+          s.pulls ? s.pulls + (factors ? s.n_places : 0) + at : nullptr};
+}
+
+// Those of feature t of a row; where they do not vary, of all.
+CROSSFM_INLINE Rates rates_of(const Steps& s, bool factors, const Row& row, int64_t t) {
+  return s.varied ? rates_of(s, factors, row.field[t], row.scale[t]) : rates_of(s, factors, 0, 1);
 }
 
 // d score / d v_i = x_i (S - p), p the pooled vector of the feature's field (x_i v_i where the
@@ -104,7 +135,7 @@ CROSSFM_INLINE void update_factors(Row row, Row coming, int64_t shift, int k, co
                                    const float* pooled, float g, const Steps& steps) {
   using V = Vec<B>;
   constexpr int N = Policy<O>::kStates;
-  Rates rates = rates_of(steps, true, 0);
+  Rates rates = rates_of(steps, true, 0, 1);
   if (!GENERAL && row.m == 1) g = 0;  // S - p is 0 then, to the bit
   for (int b = 0; b < k; b += B) {
     const V s = V::load(S + b), gs = V::all(g) * s, pull = V::all(Policy<O>::decay(rates) - g);
@@ -114,7 +145,7 @@ CROSSFM_INLINE void update_factors(Row row, Row coming, int64_t shift, int k, co
       V v = V::load(p), state[N + 1], gradient;
       for (int i = 0; i < N; ++i) state[i] = V::load(p + int64_t{i + 1} * k);
       if constexpr (GENERAL) {
-        if (steps.per_field) rates = rates_of(steps, true, row.field[t]);
+        if (steps.varied) rates = rates_of(steps, true, row, t);
         gradient = V::all(g * row.x[t]) * (s - V::load(pooled + int64_t{row.run[t]} * k + b)) +
                    V::all(Policy<O>::decay(rates)) * v;
       } else {
@@ -144,7 +175,7 @@ CROSSFM_INLINE void update_linear(Row row, Row coming, int64_t shift, float g, c
       for (int i = 0; i < N; ++i) state[i].c[0][l] = p[i + 1];
       if constexpr (GENERAL) x.c[0][l] = row.x[t + l];
     }
-    const Rates rates = rates_of(steps, false, GENERAL ? row.field[t] : 0);
+    const Rates rates = GENERAL ? rates_of(steps, false, row, t) : rates_of(steps, false, 0, 1);
     Policy<O>::template step<kGroup>(v, state, V::all(g) * x + V::all(Policy<O>::decay(rates)) * v, rates);
     for (int l = 0; l < lanes; ++l) {
       float* p = row.w[t + l] + shift;
@@ -152,10 +183,10 @@ CROSSFM_INLINE void update_linear(Row row, Row coming, int64_t shift, float g, c
       for (int i = 0; i < N; ++i) p[i + 1] = state[i].c[0][l];
     }
   };
-  if (repeats || (GENERAL && steps.per_field)) {
-    for (int64_t t = 0; t < row.m; ++t) update(t, 1);
+  if (repeats || (GENERAL && steps.varied)) {
+    for (int64_t t = 0; t < row.n; ++t) update(t, 1);
   } else {
-    for (int64_t t = 0; t < row.m; t += kGroup) update(t, kGroup);
+    for (int64_t t = 0; t < row.n; t += kGroup) update(t, kGroup);
   }
 }
 

@@ -35,10 +35,16 @@ class Number:
         self.a, self.beta, self.l1 = accumulator, beta, l1
         self.n = 0.0
         self.m, self.adam, self.clock = 0.0, adam, clock
-        curvature = beta / rate + l2
-        self.z = 0.0 if value == 0 else -value * curvature - math.copysign(l1, value)
+        self.stays = False
+        self.settle()
+
+    def settle(self):
+        curvature = self.beta / self.rate + self.l2
+        self.z = 0.0 if self.v == 0 else -self.v * curvature - math.copysign(self.l1, self.v)
 
     def step(self, g):
+        if self.stays:
+            return
         if self.kind == "sgd":
             self.v -= self.rate * (g + self.l2 * self.v)
         elif self.kind == "adagrad":

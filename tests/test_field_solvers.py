@@ -46,7 +46,7 @@ def entries_of(rows, field_of):
     return [flat[offsets[r] : offsets[r + 1]] for r in range(len(rows))]
 
 
-def compare(options, rows, field_of, epochs=2):
+def compare(options, rows, field_of, epochs=2, vary=None):
     trainer = FusedTrainer(options, len(field_of), field_of)
     trainer.set_bias(np.linspace(0.1, 0.3, options.n_outputs))
     if trainer.field_weights is not None:  # not all 1, or a weight taken twice would not show
@@ -60,6 +60,8 @@ def compare(options, rows, field_of, epochs=2):
         trainer._start_field_weights(trainer._field_weights)
     ready = trainer.prepare(rows)
     oracle = FieldOracle(options, trainer.models())
+    if vary:
+        vary(oracle, options, field_of, rows)
     entries = entries_of(rows, field_of)
     rng = np.random.default_rng(5)
     for _ in range(epochs):

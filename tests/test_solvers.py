@@ -16,7 +16,7 @@ from crossfm.solvers.feeding import visits
 RTOL, ATOL = 5e-4, 5e-5  # float32, some hundred updates of each number, estimated square roots
 
 
-def compare(options, rows, field_of, epochs=3, rtol=RTOL, atol=ATOL):
+def compare(options, rows, field_of, epochs=3, rtol=RTOL, atol=ATOL, vary=None):
     trainer = FusedTrainer(options, len(field_of), field_of)
     trainer.set_bias(np.linspace(0.1, 0.3, options.n_outputs))
     ready = trainer.prepare(rows)
@@ -28,6 +28,8 @@ def compare(options, rows, field_of, epochs=3, rtol=RTOL, atol=ATOL):
         [m.factors for m in start],
         field_of,
     )
+    if vary:
+        vary(oracle, options, field_of, rows)
     oracle.general = rows.values is not None or options.interactions == "across_fields"
     offsets, values = rows.row_offsets(), rows.values
     values = np.ones(rows.nnz) if values is None else values.astype(np.float64)

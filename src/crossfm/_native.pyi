@@ -69,6 +69,7 @@ class Table:
         length: int = 0,
         order: int = 2,
         field_weights: NDArray[numpy.float32] | None = None,
+        scales: NDArray[numpy.float32] | None = None,
     ) -> None: ...
 
 class Steps:
@@ -88,6 +89,8 @@ class Steps:
         l1_factors: float,
         l2_linear: NDArray[numpy.float32],
         l2_factors: NDArray[numpy.float32],
+        rates: NDArray[numpy.float32],
+        scaled: bool,
     ) -> None: ...
 
 def train(
@@ -104,6 +107,18 @@ def train(
 ) -> float:
     """
     Train on the rows of `order` (None: all) in that order; returns the weighted sum of losses.
+    """
+
+def pulls(
+    *,
+    batch: Batch,
+    order: NDArray[numpy.int64] | None,
+    table: Table,
+    steps: Steps,
+    out: NDArray[numpy.float64],
+) -> float:
+    """
+    Add to `out` what a unit more of each field's penalty would do to the loss of these rows.
     """
 
 def score(
@@ -144,6 +159,7 @@ def start_features(
     accumulator: float,
     steps: Steps,
     field_of: NDArray[numpy.int32] | None,
+    weights: bool,
     threads: int,
 ) -> None:
     """

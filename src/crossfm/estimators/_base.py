@@ -24,7 +24,7 @@ from crossfm.estimators._features import Features, batches_of, file_batches
 from crossfm.estimators._fitting import EstimatorBase, Task, checked, without_weightless
 from crossfm.estimators._folders import is_folder, learn_folder
 from crossfm.estimators._machine import Machine
-from crossfm.estimators._options import check_checkpoint, check_count, penalty_of_fields
+from crossfm.estimators._options import check_checkpoint, check_count, of_fields
 from crossfm.estimators._saving import save_estimator
 from crossfm.estimators._streaming import StreamedRows
 from crossfm.estimators._watching import Lines
@@ -170,23 +170,16 @@ class FMBase(EstimatorBase):
         targets, features = machine.targets, machine.features
 
         names = None if features.schema is None else features.schema.field_names
+        usual = machine.usual(self.solver, lambda: self._usual(machine, rows))
+        rate, rates = of_fields("learning_rate", self.learning_rate, names, usual["learning_rate"])
         l2_linear, l2_factors = (
-            penalty_of_fields(option, getattr(self, option), names)
-            for option in ("l2_linear", "l2_factors")
+            each or one
+            for one, each in (
+                of_fields("l2_linear", self.l2_linear, names, 0.0),
+                of_fields("l2_factors", self.l2_factors, names, usual["l2_factors"]),
+            )
         )
-        rate, init_scale = self.learning_rate, self.init_scale
-        sized = rows if isinstance(rows, Rows) else rows.total
-        before = machine.trainer.options if machine.trainer else None
-        if before is not None and before.optimizer == self.solver:
-            rate = before.learning_rate if rate is None else rate
-            init_scale = before.init_scale if init_scale is None else init_scale
-            l2_factors = before.l2_factors if l2_factors is None else l2_factors
-        if rate is None:
-            rate = default_learning_rate(self.solver, sized)
-        if init_scale is None:
-            init_scale = default_init_scale(sized)
-        if l2_factors is None:
-            l2_factors = default_l2_factors(self.solver, targets.loss, sized, features.n_features)
+        init_scale = usual["init_scale"] if self.init_scale is None else self.init_scale
         n_fields = 0
         if self._model not in ("fm", "hofm"):
             highest = rows.validate().max_field if isinstance(rows, Rows) else rows.highest_field
@@ -202,6 +195,9 @@ class FMBase(EstimatorBase):
             n_outputs=targets.n_outputs,
             interactions=self.interactions,
             learning_rate=rate,
+            field_learning_rates=rates,
+            l2_scaling=self.l2_scaling,
+            min_count_factors=check_count("min_count_factors", self.min_count_factors, 1),
             l2_linear=l2_linear,
             l2_factors=l2_factors,
             l1_linear=self.l1_linear or None,
@@ -218,6 +214,18 @@ class FMBase(EstimatorBase):
         """The files of folders that were learned; `partial_fit` leaves them out."""
         self._fitted("files_")
         return self._files.paths
+
+    def _usual(self, machine: Machine, rows: Rows | StreamedRows) -> dict[str, float]:
+        """What the data suggest where an option is left open."""
+        sized = rows if isinstance(rows, Rows) else rows.total
+        l2_factors = default_l2_factors(
+            self.solver, machine.targets.loss, sized, machine.features.n_features
+        )
+        return {
+            "learning_rate": default_learning_rate(self.solver, sized),
+            "l2_factors": 0.0 if l2_factors is None else l2_factors,
+            "init_scale": default_init_scale(sized),
+        }
 
     # --- what was learned -------------------------------------------------------------------
 

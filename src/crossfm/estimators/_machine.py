@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,11 +53,18 @@ class Machine:
         self.features = features
         self.targets = targets
         self._models = None if models is None else tuple(models)
+        self._usual: tuple[str, dict[str, float]] | None = None
 
     @property
     def scaling(self) -> Scaling | None:
         """Of values."""
         return self.features.scaling
+
+    def usual(self, solver: str, find: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What a solver takes where an option is left open: that of the first data, found once."""
+        if self._usual is None or self._usual[0] != solver:
+            self._usual = solver, find()
+        return self._usual[1]
 
     def touched(self) -> None:
         """The trainer has moved on: models are out of date."""
@@ -78,7 +85,9 @@ class Machine:
         """A machine that trains on from here; this one keeps its models and lets go the trainer."""
         models, trainer = self.models(), self.trainer
         self.trainer = None
-        return Machine(trainer, models, features, self.targets)
+        machine = Machine(trainer, models, features, self.targets)
+        machine._usual = self._usual
+        return machine
 
     def models(self) -> tuple[FactorModel, ...]:
         """One `FactorModel` an output, on the scale of the data."""
@@ -293,8 +302,9 @@ def fields_for(
 ) -> NDArray[np.int32] | None:
     """The field of each id, where the solver needs it; `always`: where it is known."""
     by_field = options.interactions == "across_fields" or options.model != "fm"
-    penalties = np.ndim(options.l2_linear) > 0 or np.ndim(options.l2_factors) > 0
-    return features.field_of(by_field) if by_field or penalties or always else None
+    each = (options.l2_linear, options.l2_factors, options.field_learning_rates or 0.0)
+    by_field = by_field or any(np.ndim(one) > 0 for one in each)
+    return features.field_of(by_field) if by_field or always else None
 
 
 def check_size(options: SolverOptions, n_features: int) -> None:

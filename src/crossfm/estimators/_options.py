@@ -21,8 +21,11 @@ __all__ = [
     "check_one_of",
     "check_options",
     "check_scores",
-    "penalty_of_fields",
+    "of_fields",
 ]
+
+
+OTHERS = "*"  # in a dict of fields, all that are not named
 
 
 def check_options(estimator: Any) -> int:
@@ -94,36 +97,53 @@ def check_one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
         raise DataError(f"{name} is {value!r}, expected one of {listed}")
 
 
-def penalty_of_fields(option: str, given: Any, names: Sequence[str] | None) -> Any:
-    """A penalty as the solver takes it: one number, or a tuple of one a field.
+def of_fields(
+    option: str, given: Any, names: Sequence[str] | None, usual: float
+) -> tuple[Any, tuple[Any, ...] | None]:
+    """An option that fields may have each for themselves: the number of all others, and theirs.
 
     Args:
         option: the parameter's name, for messages.
-        given: a number, a sequence of one a field, or a dict of field: number.
+        given: a number, a sequence of one a field, a dict of field: number in which "*" names all
+            other fields, or None.
         names: the fields' names; None where there is no schema.
+        usual: the number where none is given.
+
+    Returns:
+        the number of what belongs to no field, or to none with a number of its own; and a tuple of
+        one a field, or None where all have that number.
+
+    Raises:
+        DataError: a name that is no field's, or not one number a field.
 
     Example:
-        >>> penalty_of_fields("l2_linear", {"item": 0.5}, ["user", "item"])
-        (0.0, 0.5)
+        >>> of_fields("l2_linear", {"item": 0.5, "*": 0.1}, ["user", "item"], 0.0)
+        (0.1, (0.1, 0.5))
     """
+    if given is None:
+        return usual, None
     if isinstance(given, Mapping):
         for name in given:
+            if name == OTHERS:
+                continue
             if names is None:
                 raise DataError(f"{option} names the field {name!r}, but X has no named columns")
             if name not in names:
                 hint = did_you_mean(str(name), names)
                 raise DataError(
-                    f"{option} names the field {name!r}.{hint} The fields are {list(names)}"
+                    f"{option} names the field {name!r}.{hint} The fields are {list(names)}, and"
+                    f" {OTHERS!r} stands for all others"
                 )
-        return tuple(given.get(name, 0.0) for name in names or ())
+        others = given.get(OTHERS, usual)
+        return others, tuple(given.get(name, others) for name in names or ()) or None
     if not isinstance(given, list | tuple | np.ndarray):
-        return given
+        return given, None
     if names is not None and len(given) != len(names):
         raise DataError(
             f"{option} holds {len(given)} numbers, expected one for each of the {len(names)} fields"
             f" {list(names)}, or a dict of field: number"
         )
-    return tuple(given)
+    return usual, tuple(given)
 
 
 def check_scores(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -34,14 +34,21 @@ class FMRegressor(PredictsNumbers, FMBase):
         quantile: with "quantile", the level of the quantile to predict; 0.5: the median.
         solver: "adagrad" (robust, the default), "sgd", "ftrl" (L1 penalties, exact
             zeros), or "adam".
-        learning_rate: step size; None: 1.5 over the mean features of a row (the sum of its squared
-            values), at most 0.1 (for "sgd" 0.1 over them, at most 0.01; for "adam" 0.02 and 0.002).
+        learning_rate: step size, a number or a dict of field: number (see `l2_linear`); None: 1.5
+            over the mean features of a row (the sum of its squared values), at most 0.1 (for "sgd"
+            0.1 over them, at most 0.01; for "adam" 0.02 and 0.002).
         n_epochs: passes over the rows at most.
-        l2_linear: penalty of the weights; a number, one a field in a dict of field: number, or
-            None: 0.
+        l2_linear: penalty of the weights; a number, None: 0, or a dict of field: number, in which
+            "*" stands for all other fields (without it they have what None gives).
         l2_factors: the same for the factors; None: 0.1, less where features are in more
             than 1,000 rows on average ("sgd" and "adam": half of it; "ftrl",
             which counts it once for all rows: 10).
+        l2_scaling: with what power of the rows that a feature is in its penalty grows, over all of
+            them: 1 pays alike at each, 0 as much for a rare feature as for a frequent one, 0.5 is
+            between. The penalties of all features together stay what they are. None: 1 ("ftrl": 0).
+        min_count_factors: a feature has no vector, its weight alone, until it has been seen so
+            often in training rows (DiFacto). Counted over all calls of `partial_fit`; a saved model
+            does not hold the counts.
         l1_linear: L1 penalty of the weights, "ftrl" only.
         l1_factors: the same for the factors.
         interactions: "all" pairs of features, or "across_fields": features of one field are
@@ -97,7 +104,8 @@ class FMRegressor(PredictsNumbers, FMBase):
         >>> model.predict({"user": ["ann", "bob"], "film": ["y", "y"]}).round(1)
         array([2., 4.], dtype=float32)
 
-    Source: Rendle 2010, Factorization Machines.
+    Source: Rendle 2010, Factorization Machines; Li et al. 2016, DiFacto (`min_count_factors`);
+    Rendle et al. 2022, Revisiting the Performance of iALS (`l2_scaling`).
     """
 
     def __init__(
@@ -108,10 +116,12 @@ class FMRegressor(PredictsNumbers, FMBase):
         epsilon: float = 1.35,
         quantile: float = 0.5,
         solver: str = "adagrad",
-        learning_rate: float | None = None,
+        learning_rate: float | Mapping[str, float] | Sequence[float] | None = None,
         n_epochs: int = 50,
         l2_linear: float | Mapping[str, float] | Sequence[float] | None = None,
         l2_factors: float | Mapping[str, float] | Sequence[float] | None = None,
+        l2_scaling: float | None = None,
+        min_count_factors: int = 1,
         l1_linear: float = 0.0,
         l1_factors: float = 0.0,
         interactions: str = "all",
@@ -141,6 +151,8 @@ class FMRegressor(PredictsNumbers, FMBase):
         self.n_epochs = n_epochs
         self.l2_linear = l2_linear
         self.l2_factors = l2_factors
+        self.l2_scaling = l2_scaling
+        self.min_count_factors = min_count_factors
         self.l1_linear = l1_linear
         self.l1_factors = l1_factors
         self.interactions = interactions

@@ -50,11 +50,12 @@ class FusedTrainer(Parameters):
         options: `AdaGrad`, `SGD`, `FTRL` or `Adam`.
         n_features: ids are below it; `grow` adds more.
         field_of: int32 ``[n_features]``, the field of each id; needed by
-            ``interactions="across_fields"`` and by penalties per field where rows carry no
-            fields of their own.
+            ``interactions="across_fields"`` and by penalties or learning rates per field where
+            rows carry no fields of their own.
 
     A feature gets its random factors when rows that hold it are first prepared for training;
-    one that never occurs keeps zeros, and adds nothing to a score.
+    one that never occurs keeps zeros, and adds nothing to a score. (With ``min_count_factors`` it
+    gets them when it has occurred so often.)
 
     Example:
         >>> rows = Rows(np.array([[0, 2], [1, 2], [0, 3], [1, 3]]), targets=np.array([1, 0, 0, 1]))
@@ -90,8 +91,8 @@ class FusedTrainer(Parameters):
         by_field = across or len(self._l2[0]) > 1 or self.options.by_field
         if by_field and rows.fields is None and self.field_of is None:
             raise DataError(
-                "models and penalties that go by field need the field of each id: take rows made by"
-                " a schema, or Rows(..., fields=...)"
+                "models, penalties and learning rates that go by field need the field of each id:"
+                " take rows made by a schema, or Rows(..., fields=...)"
             )
         field_of = self.field_of
         if self.options.by_field:
@@ -106,7 +107,10 @@ class FusedTrainer(Parameters):
             fields = self.field_of if rows.fields is None else rows.fields
             highest = int(fields.max(initial=-1)) if fields is not None else -1
             if highest >= n_fields:
-                raise DataError(f"penalties are given for {n_fields} fields, found field {highest}")
+                raise DataError(
+                    f"penalties or learning rates are given for {n_fields} fields, found field"
+                    f" {highest}"
+                )
         batch = _native.Batch(
             ids=rows.ids,
             values=rows.values,
@@ -185,8 +189,9 @@ class FusedTrainer(Parameters):
         least, most = FROZEN if o.deterministic else MERGED
         most = min(most, len(ready) // BLOCKS_AN_EPOCH)
         if isinstance(o, SGD | Adam):  # their steps do not shrink with the rows trained
+            largest = o.learning_rate * float(self._rates.max())
             share = 0.5 if o.deterministic else 2.0 if o.loss in CURVED else 8.0
-            most = min(most, int(share / (o.learning_rate * max(ready.size, 1e-6))))
+            most = min(most, int(share / (largest * max(ready.size, 1e-6))))
         each = 1 if o.deterministic else threads
         most = max(1, most // each)
         return min(max(1, least // each), most), most, GROWTH * each
@@ -221,8 +226,10 @@ class FusedTrainer(Parameters):
         parallel = self.threads > 1 and not self.options.deterministic
         if not parallel and rows.nnz < self.n_features // 4:
             # work in proportion to the batch, not to the table
-            ids = np.unique((rows if only is None else rows.take(only)).ids)
-            self._start(ids[~self._seen[ids]].astype(np.int64))
+            ids, seen = np.unique(
+                (rows if only is None else rows.take(only)).ids, return_counts=True
+            )
+            self._meet(ids.astype(np.int64), seen)
             return None
         counts = np.zeros(self.n_features, np.uint32)
         _native.count_ids(rows.ids, counts)
@@ -251,7 +258,8 @@ class FusedTrainer(Parameters):
             raise DataError(
                 f"the rows have {len(counts)} features, the model has {self.n_features}"
             )
-        self._start(np.flatnonzero((counts > 0) & ~self._seen[: len(counts)]))
+        ids = np.flatnonzero(counts)
+        self._meet(ids, counts[ids])
         if self.threads == 1 or self.options.deterministic:
             return None
         hot = np.flatnonzero(counts >= max(2, HOT_SHARE * n_rows))

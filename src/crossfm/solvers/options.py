@@ -56,6 +56,12 @@ class SolverOptions:
             its vectors.
         n_fields: number of fields, for "ffm", "fwfm" and "fmfm".
         order: of "hofm".
+        field_learning_rates: step sizes of the features of each field; (): `learning_rate`, which
+            is also that of the bias and of the weights of fields.
+        l2_scaling: with what power of its count the whole penalty of a feature grows; see
+            `FeatureCounts`. None: 1, as features pay at each touch ("ftrl": 0, as they pay once).
+        min_count_factors: a feature has a linear weight alone until it has been seen so often in
+            the rows prepared for training.
     """
 
     optimizer: ClassVar[str] = ""
@@ -77,11 +83,19 @@ class SolverOptions:
     model: Model = "fm"
     n_fields: int = 0
     order: int = 2
+    field_learning_rates: Sequence[float] = ()
+    l2_scaling: float | None = None
+    min_count_factors: int = 1
 
     @property
     def n_vectors(self) -> int | None:
         """Vectors of a feature, where it has several."""
         return {"ffm": self.n_fields, "hofm": self.order - 1}.get(self.model)
+
+    @property
+    def natural_scaling(self) -> float:
+        """The `l2_scaling` that needs no counts."""
+        return 0.0 if self.optimizer == "ftrl" else 1.0
 
     @property
     def numbers(self) -> int:
@@ -109,6 +123,16 @@ class SolverOptions:
             for number in value if several else [value]:
                 _expect_number(name, number, least=0.0)
         _expect_number("init_scale", self.init_scale, least=0.0)
+        for number in self.field_learning_rates:
+            _expect_number("field_learning_rates", number, above=0.0)
+        if self.l2_scaling is not None:
+            _expect_number("l2_scaling", self.l2_scaling, least=0.0)
+            if self.l2_scaling > 2:
+                raise DataError(
+                    f"l2_scaling is {self.l2_scaling!r}, expected a number from 0 (the penalty of a"
+                    " feature is the same however often it was seen) over 1 (in proportion) to 2"
+                )
+        _expect_integer("min_count_factors", self.min_count_factors, 1, 2**31 - 1)
         _expect_integer("n_outputs", self.n_outputs, 1, 2**16)
         if self.loss not in ("softmax", "hinge") and self.n_outputs != 1:
             raise DataError(f"n_outputs={self.n_outputs} needs loss='softmax' or 'hinge'")

@@ -20,6 +20,7 @@ from crossfm.model import (
     spread_weights,
     weights_of,
 )
+from crossfm.solvers.counts import FeatureCounts
 from crossfm.solvers.options import FTRL, AdaGrad, Adam, Loss, SolverOptions
 
 __all__ = ["Parameters", "padded_factors"]
@@ -70,7 +71,8 @@ class Parameters:
         self._factors = _native.allocate(0)
         self._linear = _native.allocate(0)
         self._bias = np.zeros((options.n_outputs, 1 + options.states), np.float32)
-        self._l2 = _penalties(options)
+        self._l2, self._rates = _of_fields(options)
+        self._counts = FeatureCounts(options) if FeatureCounts.wanted(options) else None
         self._field_weights = self._first_field_weights()
         self.set_bias(np.zeros(options.n_outputs))
         self.grow(n_features, field_of)
@@ -144,6 +146,8 @@ class Parameters:
             seen = np.zeros(room, bool)
             seen[: len(self._seen)] = self._seen
             self._seen = seen
+            if self._counts is not None:
+                self._counts.grow(room)
         self.n_features = n_features
 
     def load(self, models: Sequence[FactorModel]) -> None:
@@ -168,7 +172,8 @@ class Parameters:
                 self._start_field_weights(self._field_weights)
         self.set_bias(np.array([model.bias for model in models]))
         known = np.flatnonzero(linear[:, :, 0].any(axis=1) | table[:, :, 0].any(axis=(1, 2)))
-        self._seen[known] = True
+        if self._counts is not None:  # how often features were seen, no model says
+            self._counts.know(np.flatnonzero(table[:, :, 0].any(axis=(1, 2))))
         self._start(known, draw=False)
 
     def _put(self, c: int, model: FactorModel) -> None:
@@ -247,16 +252,19 @@ class Parameters:
             if self._field_weights is not None:
                 self._field_weights[:, 1] = 0.0
         if isinstance(self.options, FTRL):
-            o, (l2_linear, l2_factors) = self.options, self._l2
+            o, (l2_linear, l2_factors) = self.options, self._levelled()
             field = self.field_of if len(l2_linear) > 1 and self.field_of is not None else None
             for low in range(0, self.n_features, RESTORED):
-                part = slice(low, low + RESTORED)
+                part = slice(low, min(low + RESTORED, self.n_features))
                 of = np.zeros(1, np.int32) if field is None else field[part]
-                _settle(linear[part], o.l1_linear, l2_linear[of], o)
-                _settle(table[part], o.l1_factors, l2_factors[of], o)
-            _settle(self._bias[None], 0.0, np.zeros(1, np.float32), o)
+                size = 1.0 if self._counts is None else np.abs(self._counts.scales[part])
+                rate = o.learning_rate * self._rates[of]
+                _settle(linear[part], o.l1_linear, l2_linear[of] * size, rate, o.beta)
+                _settle(table[part], o.l1_factors, l2_factors[of] * size, rate, o.beta)
+            free = np.zeros(1), np.full(1, o.learning_rate)
+            _settle(self._bias[None], 0.0, *free, o.beta)
             if self._field_weights is not None:
-                _settle(self._field_weights[None], 0.0, np.zeros(1, np.float32), o)
+                _settle(self._field_weights[None], 0.0, *free, o.beta)
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """All that training changes: arrays, which are views, and numbers for `go_on`."""
@@ -269,11 +277,18 @@ class Parameters:
         }
         if self._field_weights is not None:
             arrays["field_weights"] = self._field_weights
-        return arrays, {"rows_trained": self._rows_trained}
+        numbers: dict[str, Any] = {"rows_trained": self._rows_trained}
+        if self._counts is not None:
+            counted, sums = self._counts.state()
+            arrays |= {name: array[: self.n_features] for name, array in counted.items()}
+            numbers |= sums
+        return arrays, numbers
 
     def go_on(self, numbers: Mapping[str, Any]) -> None:
         """Take up the numbers of a `state` whose arrays have been put back."""
         self._rows_trained = int(numbers["rows_trained"])
+        if self._counts is not None:
+            self._counts.go_on(numbers)
 
     @property
     def threads(self) -> int:
@@ -311,10 +326,16 @@ class Parameters:
             length=self.options.n_factors,
             order=self.options.order,
             field_weights=None if self._field_weights is None else self._field_weights.reshape(-1),
+            scales=None if self._counts is None else self._counts.scales,
         )
 
+    def _levelled(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Penalties of fields, before the counts of their features scale them."""
+        level = np.float32(1.0 if self._counts is None else self._counts.level)
+        return self._l2[0] * level, self._l2[1] * level
+
     def _steps(self) -> Any:
-        o = self.options
+        o, (l2_linear, l2_factors) = self.options, self._levelled()
         return _native.Steps(
             loss=_LOSSES[o.loss],
             loss_parameter=o.loss_parameter,
@@ -325,11 +346,24 @@ class Parameters:
             epsilon=o.epsilon if isinstance(o, Adam) else 0.0,
             l1_linear=o.l1_linear if isinstance(o, FTRL) else 0.0,
             l1_factors=o.l1_factors if isinstance(o, FTRL) else 0.0,
-            l2_linear=self._l2[0],
-            l2_factors=self._l2[1],
+            l2_linear=l2_linear,
+            l2_factors=l2_factors,
+            rates=self._rates,
+            scaled=self._counts is not None and self._counts.scaling,
         )
 
-    def _start(self, ids: NDArray[np.int64], *, draw: bool = True) -> None:
+    def _meet(self, ids: NDArray[np.int64], seen: NDArray[Any]) -> None:
+        """Start features that are new, and the factors of those that have been seen enough."""
+        new = ~self._seen[ids]
+        if self._counts is None:
+            self._start(ids[new])
+            return
+        frequent = np.isin(ids, self._counts.add(ids, seen), assume_unique=True)
+        self._start(ids[new & frequent])
+        self._start(ids[new & ~frequent], draw=False)
+        self._start(ids[~new & frequent], weights=False)
+
+    def _start(self, ids: NDArray[np.int64], *, draw: bool = True, weights: bool = True) -> None:
         self._seen[ids] = True
         o = self.options
         _native.start_features(
@@ -341,15 +375,18 @@ class Parameters:
             accumulator=o.initial_accumulator if isinstance(o, AdaGrad) else 0.0,
             steps=self._steps(),
             field_of=self.field_of if len(self._l2[0]) > 1 else None,
+            weights=weights,
             threads=self.threads,
         )
 
 
-def _settle(part: NDArray[np.float32], l1: float, l2: NDArray[np.float32], o: FTRL) -> None:
+def _settle(
+    part: NDArray[np.float32], l1: float, l2: NDArray[Any], rate: NDArray[Any], beta: float
+) -> None:
     """Choose ``z`` so that ``v`` solves it: ``part`` is ``[n, outputs, (v, z, n), ...]``."""
     part = part.reshape(*part.shape[:3], -1)
     v, z, n = part[:, :, 0], part[:, :, 1], part[:, :, 2]
-    curvature = (o.beta + np.sqrt(n)) / o.learning_rate + np.reshape(l2, (-1, 1, 1))
+    curvature = (beta + np.sqrt(n)) / np.reshape(rate, (-1, 1, 1)) + np.reshape(l2, (-1, 1, 1))
     z[...] = np.where(v == 0, np.clip(z, -l1, l1), -v * curvature - np.sign(v) * l1)
 
 
@@ -369,17 +406,25 @@ def _grown(array: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return larger
 
 
-def _penalties(options: SolverOptions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """l2_linear and l2_factors as arrays of equal length: [1], or one a field."""
-    linear = np.atleast_1d(np.asarray(options.l2_linear, np.float32))
-    factors = np.atleast_1d(np.asarray(options.l2_factors, np.float32))
-    length = max(len(linear), len(factors))
-    if {len(linear), len(factors)} - {1, length}:
-        raise ValueError(
-            f"l2_linear has {len(linear)} entries and l2_factors {len(factors)}; expected one"
-            " number, or one a field"
-        )
-    return (
-        np.ascontiguousarray(np.broadcast_to(linear, length)),
-        np.ascontiguousarray(np.broadcast_to(factors, length)),
+def _of_fields(
+    options: SolverOptions,
+) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]:
+    """Penalties, and step sizes as shares of the learning rate: as long each, [1] or one a field.
+
+    Raises:
+        DataError: their lengths differ.
+    """
+    rates = np.asarray(options.field_learning_rates or [options.learning_rate], np.float64)
+    given = {
+        "l2_linear": np.atleast_1d(np.asarray(options.l2_linear, np.float32)),
+        "l2_factors": np.atleast_1d(np.asarray(options.l2_factors, np.float32)),
+        "field_learning_rates": (rates / options.learning_rate).astype(np.float32),
+    }
+    length = max(map(len, given.values()))
+    if {len(array) for array in given.values()} - {1, length}:
+        found = ", ".join(f"{name} {len(array)}" for name, array in given.items())
+        raise DataError(f"expected one number, or one a field, found as many entries: {found}")
+    linear, factors, relative = (
+        np.ascontiguousarray(np.broadcast_to(array, length)) for array in given.values()
     )
+    return (linear, factors), relative
