@@ -27,7 +27,7 @@ QUICK = {"n_factors": 4, "n_epochs": 4, "random_state": 0}
         ("l2_factors", {"user": "much"}),
         ("l2_factors", [1.0]),
         ("l1_linear", 1.0),
-        ("solver", "adam"),
+        ("solver", "newton"),
         ("interactions", "some"),
         ("init_scale", -1.0),
         ("n_jobs", 0),

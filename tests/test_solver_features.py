@@ -34,6 +34,8 @@ MODELS = {
     "fm_across": {"interactions": "across_fields"},
     "ffm": {"model": "ffm", "n_fields": F},
     "fwfm": {"model": "fwfm", "n_fields": F, "interactions": "across_fields"},
+    "fmfm": {"model": "fmfm", "n_fields": F, "interactions": "across_fields"},
+    "hofm": {"model": "hofm", "order": 3},
 }
 by_variant = pytest.mark.parametrize("variant", VARIED)
 by_model = pytest.mark.parametrize("model", MODELS)
@@ -61,7 +63,7 @@ def vary(oracle, o, field_of, rows):
 
 
 def check(base, model, variant, rows, field_of, **options):
-    chosen = with_(base, n_factors=4, **{**MODELS[model], **VARIED[variant], **options})
+    chosen = with_(base, n_factors=3, **{**MODELS[model], **VARIED[variant], **options})
     module = test_field_solvers if chosen.model != "fm" else test_solvers
     module.compare(chosen, rows, field_of, epochs=2, vary=vary)
 

@@ -24,7 +24,7 @@ from crossfm.estimators._features import Features, batches_of, file_batches
 from crossfm.estimators._fitting import EstimatorBase, Task, checked, without_weightless
 from crossfm.estimators._folders import is_folder, learn_folder
 from crossfm.estimators._machine import Machine
-from crossfm.estimators._options import check_checkpoint, check_count, of_fields
+from crossfm.estimators._options import check_checkpoint, check_count, is_adaptive, of_fields
 from crossfm.estimators._saving import save_estimator
 from crossfm.estimators._streaming import StreamedRows
 from crossfm.estimators._watching import Lines
@@ -34,7 +34,7 @@ from crossfm.fitting import History, fingerprint
 from crossfm.model import FactorModel
 from crossfm.solvers import Checkpoint, SolverOptions, solver_options
 from crossfm.solvers import fit as train
-from crossfm.solvers.options import Model
+from crossfm.solvers.options import PENALTIES, Model
 
 __all__ = ["FMBase"]
 
@@ -49,6 +49,11 @@ class FMBase(EstimatorBase):
 
     def _train(self, task: Task) -> tuple[Machine, History]:
         features, targets, rows = task.features, task.targets, task.rows
+        if self._learns_on_validation() and task.watch is None:
+            raise DataError(
+                "adaptive penalties are learned on validation rows, and there are none: give"
+                " eval_set=(X, y), or leave early_stopping at 'auto', which holds some out"
+            )
         if task.goes_on:
             machine = self._machine.handed_on(features)
             trainer = machine.ready_to_train(self._options(machine, rows, task.seed))
@@ -65,6 +70,8 @@ class FMBase(EstimatorBase):
             trainer, rows, n_epochs=task.n_epochs, watch=task.watch, progress=task.progress,
             only=task.only, models=False, checkpoint=self._checkpoint(task),
         )  # fmt: skip
+        if trainer.options.adaptive:
+            machine.penalties = trainer.penalties
         return machine, history
 
     def _check(self) -> int:
@@ -85,6 +92,9 @@ class FMBase(EstimatorBase):
             of |= {"eval_metric": watch.monitor, "patience": watch.patience}
             of |= {"validation rows": fingerprint(watch.rows)["checksum"]}
         return Checkpoint(self.checkpoint, of)
+
+    def _learns_on_validation(self) -> bool:
+        return is_adaptive(self.l2_linear) or is_adaptive(self.l2_factors)
 
     def _score_rows(self, rows: Rows) -> NDArray[np.float32]:
         return self._machine.score(rows, self.n_jobs)
@@ -180,10 +190,16 @@ class FMBase(EstimatorBase):
             )
         )
         init_scale = usual["init_scale"] if self.init_scale is None else self.init_scale
+        adaptive = tuple(name for name in PENALTIES if is_adaptive(getattr(self, name)))
         n_fields = 0
         if self._model not in ("fm", "hofm"):
             highest = rows.validate().max_field if isinstance(rows, Rows) else rows.highest_field
             n_fields = machine.n_fields or features.n_fields(highest)
+        n_penalties = len(names or ()) or n_fields
+        if "l2_linear" in adaptive and n_penalties:
+            l2_linear = (l2_linear,) * n_penalties
+        if "l2_factors" in adaptive and n_penalties:
+            l2_factors = (l2_factors,) * n_penalties
         return solver_options(
             self.solver,
             model=self._model,
@@ -196,6 +212,7 @@ class FMBase(EstimatorBase):
             interactions=self.interactions,
             learning_rate=rate,
             field_learning_rates=rates,
+            adaptive=adaptive or None,
             l2_scaling=self.l2_scaling,
             min_count_factors=check_count("min_count_factors", self.min_count_factors, 1),
             l2_linear=l2_linear,
@@ -262,6 +279,24 @@ class FMBase(EstimatorBase):
         """
         found = [model.factors for model in self._fitted("factors_").models()]
         return found[0] if len(found) == 1 else np.stack(found)
+
+    @property
+    def penalties_(self) -> dict[str, Any]:
+        """Penalties at the end of a fit with adaptive ones, "l2_linear" and "l2_factors".
+
+        Each is a dict of field: number where X has named columns, else an array ``[n_fields]``, or
+        ``[1]`` where one is for all. A file does not hold them.
+        """
+        machine = self._fitted("penalties_")
+        if machine.penalties is None:
+            raise AttributeError("penalties_ is there after a fit in which a penalty is 'adaptive'")
+        schema = machine.features.schema
+        if schema is None:
+            return machine.penalties
+        return {
+            name: dict(zip(schema.field_names, map(float, array), strict=True))
+            for name, array in machine.penalties.items()
+        }
 
     def _fitted(self, name: str) -> Machine:
         if not self.__sklearn_is_fitted__():

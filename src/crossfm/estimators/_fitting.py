@@ -97,6 +97,10 @@ class EstimatorBase(BaseEstimator, ABC):
         """Check the parameters that have nothing to do with data; a seed."""
         return check_options(self)
 
+    def _learns_on_validation(self) -> bool:
+        """Whether training needs validation rows."""
+        return False
+
     def _expect_to_go_on(self) -> None:
         """Refuse to go on with parameters that do not fit what was learned."""
 
@@ -171,7 +175,11 @@ class EstimatorBase(BaseEstimator, ABC):
 
         stops = self.early_stopping is True or (
             self.early_stopping == "auto"
-            and (eval_set is not None or _worth_holding_out(len(rows), features.n_features))
+            and (
+                eval_set is not None
+                or self._learns_on_validation()
+                or _worth_holding_out(len(rows), features.n_features)
+            )
         )
         only = watch = None
         if eval_set is not None:
@@ -217,6 +225,7 @@ class EstimatorBase(BaseEstimator, ABC):
             self.early_stopping == "auto"
             and (
                 eval_set is not None
+                or self._learns_on_validation()
                 or (len(rows.blocks) > 1 and _worth_holding_out(n_rows, features.n_features))
             )
         )

@@ -54,6 +54,7 @@ class Machine:
         self.targets = targets
         self._models = None if models is None else tuple(models)
         self._usual: tuple[str, dict[str, float]] | None = None
+        self.penalties: dict[str, NDArray[np.float32]] | None = None  # that have adapted
 
     @property
     def scaling(self) -> Scaling | None:
@@ -86,7 +87,7 @@ class Machine:
         models, trainer = self.models(), self.trainer
         self.trainer = None
         machine = Machine(trainer, models, features, self.targets)
-        machine._usual = self._usual
+        machine._usual, machine.penalties = self._usual, self.penalties
         return machine
 
     def models(self) -> tuple[FactorModel, ...]:

@@ -21,6 +21,7 @@ __all__ = [
     "check_one_of",
     "check_options",
     "check_scores",
+    "is_adaptive",
     "of_fields",
 ]
 
@@ -105,7 +106,7 @@ def of_fields(
     Args:
         option: the parameter's name, for messages.
         given: a number, a sequence of one a field, a dict of field: number in which "*" names all
-            other fields, or None.
+            other fields, "adaptive", or None.
         names: the fields' names; None where there is no schema.
         usual: the number where none is given.
 
@@ -120,7 +121,7 @@ def of_fields(
         >>> of_fields("l2_linear", {"item": 0.5, "*": 0.1}, ["user", "item"], 0.0)
         (0.1, (0.1, 0.5))
     """
-    if given is None:
+    if given is None or is_adaptive(given):
         return usual, None
     if isinstance(given, Mapping):
         for name in given:
@@ -144,6 +145,11 @@ def of_fields(
             f" {list(names)}, or a dict of field: number"
         )
     return usual, tuple(given)
+
+
+def is_adaptive(given: Any) -> bool:
+    """Whether a penalty is to be learned on validation rows."""
+    return isinstance(given, str) and given == "adaptive"
 
 
 def check_scores(scores: NDArray[np.float32]) -> NDArray[np.float32]:

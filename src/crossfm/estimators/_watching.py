@@ -63,7 +63,10 @@ def watch_rows(
     def improves(new: float, best: float) -> bool:  # any number improves on NaN
         return first.improves(new, best) or (math.isnan(best) and not math.isnan(new))
 
-    return Watch(rows, evaluate, first.name, improves, patience)
+    truth = rows.replace(
+        targets=codes, weights=None if weight is None else np.asarray(weight, np.float32)
+    )
+    return Watch(truth, evaluate, first.name, improves, patience)
 
 
 def expect_a_best(history: History, name: str) -> None:

@@ -36,8 +36,10 @@ class FMClassifier(PredictsClasses, FMBase):
             over the mean features of a row (the sum of its squared values), at most 0.1 (for "sgd"
             0.1 over them, at most 0.01; for "adam" 0.02 and 0.002).
         n_epochs: passes over the rows at most.
-        l2_linear: penalty of the weights; a number, None: 0, or a dict of field: number, in which
-            "*" stands for all other fields (without it they have what None gives).
+        l2_linear: penalty of the weights; a number, None: 0, a dict of field: number, in which "*"
+            stands for all other fields (without it they have what None gives), or "adaptive": one a
+            field, learned on the validation rows while the fit runs ("adagrad" and "sgd"; it starts
+            at what None gives, and takes twice as long).
         l2_factors: the same for the factors; None: 0.02, less where features are in more
             than 1,000 rows on average ("sgd" and "adam": half of it; "ftrl",
             which counts it once for all rows: 1).
@@ -92,6 +94,7 @@ class FMClassifier(PredictsClasses, FMBase):
         model_: all three as a frozen `FactorModel`, for two classes; `models_`: a tuple of one, or
             of one a class.
         schema_: the fitted schema, for columns with names, else None.
+        penalties_: after a fit with "adaptive" penalties, what these have become.
         history_: a dict an epoch: "epoch", "loss" (its mean while training), validation
             metrics, "seconds", "rows_per_second".
         n_iter_: epochs run.
@@ -110,7 +113,8 @@ class FMClassifier(PredictsClasses, FMBase):
         True
 
     Source: Rendle 2010, Factorization Machines; Li et al. 2016, DiFacto (`min_count_factors`);
-    Rendle et al. 2022, Revisiting the Performance of iALS (`l2_scaling`).
+    Rendle et al. 2022, Revisiting the Performance of iALS (`l2_scaling`); Rendle 2012, Learning
+    Recommender Systems with Adaptive Regularization ("adaptive").
     """
 
     def __init__(
@@ -121,8 +125,8 @@ class FMClassifier(PredictsClasses, FMBase):
         solver: str = "adagrad",
         learning_rate: float | Mapping[str, float] | Sequence[float] | None = None,
         n_epochs: int = 50,
-        l2_linear: float | Mapping[str, float] | Sequence[float] | None = None,
-        l2_factors: float | Mapping[str, float] | Sequence[float] | None = None,
+        l2_linear: float | str | Mapping[str, float] | Sequence[float] | None = None,
+        l2_factors: float | str | Mapping[str, float] | Sequence[float] | None = None,
         l2_scaling: float | None = None,
         min_count_factors: int = 1,
         l1_linear: float = 0.0,

@@ -38,8 +38,10 @@ class FMRegressor(PredictsNumbers, FMBase):
             over the mean features of a row (the sum of its squared values), at most 0.1 (for "sgd"
             0.1 over them, at most 0.01; for "adam" 0.02 and 0.002).
         n_epochs: passes over the rows at most.
-        l2_linear: penalty of the weights; a number, None: 0, or a dict of field: number, in which
-            "*" stands for all other fields (without it they have what None gives).
+        l2_linear: penalty of the weights; a number, None: 0, a dict of field: number, in which "*"
+            stands for all other fields (without it they have what None gives), or "adaptive": one a
+            field, learned on the validation rows while the fit runs ("adagrad" and "sgd"; it starts
+            at what None gives, and takes twice as long).
         l2_factors: the same for the factors; None: 0.1, less where features are in more
             than 1,000 rows on average ("sgd" and "adam": half of it; "ftrl",
             which counts it once for all rows: 10).
@@ -90,6 +92,7 @@ class FMRegressor(PredictsNumbers, FMBase):
         factors_: ``V`` ``[n_features, n_factors]``.
         model_: all three as a frozen `FactorModel`; `models_`: the same in a tuple.
         schema_: the fitted schema, for columns with names, else None.
+        penalties_: after a fit with "adaptive" penalties, what these have become.
         history_: a dict an epoch: "epoch", "loss" (its mean while training, for "squared" half the
             mean squared error), validation metrics, "seconds", "rows_per_second".
         n_iter_: epochs run.
@@ -105,7 +108,8 @@ class FMRegressor(PredictsNumbers, FMBase):
         array([2., 4.], dtype=float32)
 
     Source: Rendle 2010, Factorization Machines; Li et al. 2016, DiFacto (`min_count_factors`);
-    Rendle et al. 2022, Revisiting the Performance of iALS (`l2_scaling`).
+    Rendle et al. 2022, Revisiting the Performance of iALS (`l2_scaling`); Rendle 2012, Learning
+    Recommender Systems with Adaptive Regularization ("adaptive").
     """
 
     def __init__(
@@ -118,8 +122,8 @@ class FMRegressor(PredictsNumbers, FMBase):
         solver: str = "adagrad",
         learning_rate: float | Mapping[str, float] | Sequence[float] | None = None,
         n_epochs: int = 50,
-        l2_linear: float | Mapping[str, float] | Sequence[float] | None = None,
-        l2_factors: float | Mapping[str, float] | Sequence[float] | None = None,
+        l2_linear: float | str | Mapping[str, float] | Sequence[float] | None = None,
+        l2_factors: float | str | Mapping[str, float] | Sequence[float] | None = None,
         l2_scaling: float | None = None,
         min_count_factors: int = 1,
         l1_linear: float = 0.0,

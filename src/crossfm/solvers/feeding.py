@@ -21,6 +21,7 @@ from crossfm.solvers.fused import FusedTrainer, Prepared
 __all__ = ["Feed", "RowBlocks", "StreamFeed", "WholeFeed", "feed_of"]
 
 WORK_A_CALL = 2**27  # numbers (features x factors) between two looks at interrupts: about 0.1 s
+LOOKS = 256  # rows between two steps of adaptive penalties; more where threads share them
 MANY_ROWS, RUN = 100_000, 8  # from so many rows on, shuffled in runs of so many neighbours
 GROUP_FEATURES = 1 << 25  # of the blocks that are shuffled together; 128 MB where all values are 1
 
@@ -79,7 +80,10 @@ class Feed(ABC):
         """Rows of a call."""
         options = self.trainer.options
         work_a_row = max(1, nnz // max(n_rows, 1)) * self.trainer.padded * options.n_outputs
-        return max(256, WORK_A_CALL // work_a_row // 256 * 256)
+        step = max(256, WORK_A_CALL // work_a_row // 256 * 256)
+        if not options.adaptive:
+            return step
+        return min(step, LOOKS if self.trainer.threads == 1 else 8 * LOOKS)
 
 
 class WholeFeed(Feed):

@@ -12,7 +12,7 @@ from crossfm import _native
 from crossfm.data.rows import Rows, RowStats
 from crossfm.errors import DataError
 from crossfm.model import KINDS, group_fields, rows_by_field
-from crossfm.solvers.options import SGD, Adam
+from crossfm.solvers.options import PENALTIES, SGD, Adam
 from crossfm.solvers.parameters import Parameters
 
 __all__ = ["FusedTrainer", "Prepared"]
@@ -25,6 +25,7 @@ HOT_SHARE = 1 / 5_000  # a feature is hot from this share of the rows on
 # so far, within bounds. Copies that drift further apart overshoot when they are added up; scores
 # that stay frozen for longer do so sooner. An epoch has at least so many blocks.
 MERGED, FROZEN, GROWTH, BLOCKS_AN_EPOCH = (128, 8192), (4, 256), 32, 64
+ADAPTED = 0.1 / 256  # step of an adaptive penalty, a row
 ROWS_A_THREAD = 2048  # below it, a thread costs more than the rows it takes over
 
 
@@ -58,6 +59,7 @@ class FusedTrainer(Parameters):
     gets them when it has occurred so often.)
 
     Example:
+        >>> from crossfm.solvers import AdaGrad
         >>> rows = Rows(np.array([[0, 2], [1, 2], [0, 3], [1, 3]]), targets=np.array([1, 0, 0, 1]))
         >>> trainer = FusedTrainer(AdaGrad(n_factors=4, loss="logistic", learning_rate=0.3), 4)
         >>> ready = trainer.prepare(rows)
@@ -67,6 +69,8 @@ class FusedTrainer(Parameters):
         >>> trainer.score(rows) > 0
         array([ True, False, False,  True])
     """
+
+    _pass: tuple[int, int, NDArray[np.int64]] | None = None
 
     # --- passes over rows -----------------------------------------------------------------
 
@@ -146,6 +150,58 @@ class FusedTrainer(Parameters):
         )
         self._rows_trained += n_rows
         return loss
+
+    def adapt(self, ready: Prepared, n_rows: int) -> None:
+        r"""Move the adaptive penalties against their gradient on rows that are not trained on.
+
+        A step of a parameter with the penalty ``l`` of its field takes ``rate l theta`` off, so
+        that a loss with gradient ``h`` at ``theta`` changes by ``-rate h theta`` per unit of ``l``
+        ("adagrad": with the step size of each number), and
+        ``l <- max(0, l + STEP sum_rows sum_i rate_i h_i theta_i)`` over the field's parameters.
+        Rows are visited in an order of their own, pass by pass; the work is that of training on
+        as many.
+
+        Args:
+            ready: validation rows with targets.
+            n_rows: rows trained on since the last call; as many are looked at, or all there are.
+
+        Source: Rendle 2012, Learning Recommender Systems with Adaptive Regularization, which
+        takes the gradient where one step more would lead, and this where the last one has led.
+        """
+        n = len(ready)
+        looked, at = min(n_rows, n), self._rows_adapted % n
+        passed = self._rows_adapted // n
+        visited = self._in_pass(passed, n)[at : at + looked]
+        if len(visited) < looked:
+            visited = np.concatenate(
+                [visited, self._in_pass(passed + 1, n)[: looked - len(visited)]]
+            )
+        self._rows_adapted += looked
+        change = self.pulls(ready, visited)
+        weights = ready.rows.weights
+        weight = looked if weights is None else float(weights[visited].sum(dtype=np.float64))
+        for name, old, by in zip(PENALTIES, self._l2, change, strict=True):
+            if name in self.options.adaptive and weight > 0:
+                old[:] = np.maximum(0.0, old - ADAPTED * n_rows / weight * by)
+
+    def pulls(self, ready: Prepared, order: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """How a unit more of each penalty would change the loss by one step: ``[2, n_fields]``.
+
+        Weights first, then factors; with one penalty for all fields ``[2, 1]``.
+        """
+        out = np.zeros((2, len(self._l2[0])))
+        _native.pulls(
+            batch=ready.batch, order=order, table=self._table(), steps=self._steps(),
+            out=out.reshape(-1),
+        )  # fmt: skip
+        return out * (1.0 if self._counts is None else self._counts.level)
+
+    def _in_pass(self, number: int, n: int) -> NDArray[np.int64]:
+        """The order of a pass over n validation rows, kept until the next is asked for."""
+        if self._pass is None or self._pass[:2] != (number, n):
+            rng = np.random.default_rng([self.options.seed, 2, number])
+            self._pass = number, n, rng.permutation(n)
+        return self._pass[2]
 
     def score(self, rows: Rows | Prepared) -> NDArray[np.float32]:
         """Raw scores ``[n]``, or ``[n, n_outputs]`` with several outputs, read in place."""

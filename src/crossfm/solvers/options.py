@@ -17,6 +17,7 @@ MOST_ROWS = 8192  # of the matrix of all fields
 Loss = Literal["squared", "logistic", "softmax", "hinge", "huber", "poisson", "quantile"]
 Interactions = Literal["all", "across_fields"]
 Model = Literal["fm", "ffm", "fwfm", "fmfm", "hofm"]
+PENALTIES = ("l2_linear", "l2_factors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class SolverOptions:
             `FeatureCounts`. None: 1, as features pay at each touch ("ftrl": 0, as they pay once).
         min_count_factors: a feature has a linear weight alone until it has been seen so often in
             the rows prepared for training.
+        adaptive: penalties of `PENALTIES` that are learned on the validation rows of a fit, one a
+            field where they are given so; see `FusedTrainer.adapt`. "adagrad" and "sgd" only.
     """
 
     optimizer: ClassVar[str] = ""
@@ -86,6 +89,7 @@ class SolverOptions:
     field_learning_rates: Sequence[float] = ()
     l2_scaling: float | None = None
     min_count_factors: int = 1
+    adaptive: Sequence[str] = ()
 
     @property
     def n_vectors(self) -> int | None:
@@ -133,6 +137,13 @@ class SolverOptions:
                     " feature is the same however often it was seen) over 1 (in proportion) to 2"
                 )
         _expect_integer("min_count_factors", self.min_count_factors, 1, 2**31 - 1)
+        for name in self.adaptive:
+            _expect_one_of("adaptive", name, PENALTIES)
+        if self.adaptive and self.optimizer not in ("adagrad", "sgd"):
+            raise DataError(
+                f"{' and '.join(self.adaptive)} cannot be adaptive with solver={self.optimizer!r},"
+                " whose steps do not follow a penalty's gradient; take 'adagrad' or 'sgd'"
+            )
         _expect_integer("n_outputs", self.n_outputs, 1, 2**16)
         if self.loss not in ("softmax", "hinge") and self.n_outputs != 1:
             raise DataError(f"n_outputs={self.n_outputs} needs loss='softmax' or 'hinge'")

@@ -21,7 +21,7 @@ from crossfm.model import (
     weights_of,
 )
 from crossfm.solvers.counts import FeatureCounts
-from crossfm.solvers.options import FTRL, AdaGrad, Adam, Loss, SolverOptions
+from crossfm.solvers.options import FTRL, PENALTIES, AdaGrad, Adam, Loss, SolverOptions
 
 __all__ = ["Parameters", "padded_factors"]
 
@@ -66,7 +66,7 @@ class Parameters:
         self.n_features = 0
         self.padded = padded_factors(options)
         self.field_of: NDArray[np.int32] | None = None
-        self._rows_trained = 0
+        self._rows_trained = self._rows_adapted = 0
         self._seen = np.zeros(0, bool)
         self._factors = _native.allocate(0)
         self._linear = _native.allocate(0)
@@ -278,6 +278,9 @@ class Parameters:
         if self._field_weights is not None:
             arrays["field_weights"] = self._field_weights
         numbers: dict[str, Any] = {"rows_trained": self._rows_trained}
+        if self.options.adaptive:
+            arrays |= {"l2_linear": self._l2[0], "l2_factors": self._l2[1]}
+            numbers["rows_adapted"] = self._rows_adapted
         if self._counts is not None:
             counted, sums = self._counts.state()
             arrays |= {name: array[: self.n_features] for name, array in counted.items()}
@@ -287,8 +290,14 @@ class Parameters:
     def go_on(self, numbers: Mapping[str, Any]) -> None:
         """Take up the numbers of a `state` whose arrays have been put back."""
         self._rows_trained = int(numbers["rows_trained"])
+        self._rows_adapted = int(numbers.get("rows_adapted", 0))
         if self._counts is not None:
             self._counts.go_on(numbers)
+
+    @property
+    def penalties(self) -> dict[str, NDArray[np.float32]]:
+        """l2_linear and l2_factors, ``[1]`` or one a field, as far as they have adapted; copies."""
+        return {name: array.copy() for name, array in zip(PENALTIES, self._l2, strict=True)}
 
     @property
     def threads(self) -> int:
@@ -425,6 +434,6 @@ def _of_fields(
         found = ", ".join(f"{name} {len(array)}" for name, array in given.items())
         raise DataError(f"expected one number, or one a field, found as many entries: {found}")
     linear, factors, relative = (
-        np.ascontiguousarray(np.broadcast_to(array, length)) for array in given.values()
+        np.array(np.broadcast_to(array, length)) for array in given.values()
     )
     return (linear, factors), relative

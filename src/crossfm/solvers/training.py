@@ -40,7 +40,8 @@ def fit(
         rows: training rows with targets, in memory or in blocks (`RowBlocks`), which are visited
             in random order, and their rows in random order within groups of blocks.
         n_epochs: passes at most.
-        watch: validation; with ``patience`` the best epoch's parameters are restored.
+        watch: validation; with ``patience`` the best epoch's parameters are restored. Adaptive
+            penalties are learned on its rows, which need targets then; without it they stay.
         progress: called as ``progress("rows", {...})`` while an epoch runs and
             ``progress("epoch", {...})`` after it.
         only: the rows to train on, None: all. The others need no copy to be left out.
@@ -92,6 +93,8 @@ class _Run:
         self.trainer, self.feed, self.n_epochs = trainer, feed, n_epochs
         self.watch, self.progress, self.checkpoint = watch, progress, checkpoint
         self.seen = trainer.prepare(watch.rows, training=False) if watch else None
+        if watch and trainer.options.adaptive:
+            trainer.check_targets(watch.rows)
         self.stops = watch is not None and watch.patience > 0
         self.rng = np.random.default_rng(trainer.options.seed)
         self.history = History()
@@ -140,6 +143,8 @@ class _Run:
             place.rows += len(visited)
             try:
                 place.loss += trainer.train(ready, visited)
+                if self.seen is not None and trainer.options.adaptive:
+                    trainer.adapt(self.seen, len(visited))
                 place.counted += len(visited)
                 if not math.isfinite(place.loss):
                     break
