@@ -5,6 +5,7 @@ NB_MODULE(_native, m) {
   crossfm::bind_rows(m);
   crossfm::bind_fm(m);
   crossfm::bind_pairwise(m);
+  crossfm::bind_sweep(m);
   crossfm::bind_parse(m);
   crossfm::bind_hash(m);
   crossfm::bind_encode(m);

@@ -277,6 +277,102 @@ def update_rows(
 ) -> Any:
     """Let distinct rows of a table step against given gradients, in place."""
 
+class Sweeper:
+    """A design of fields and relation blocks, and sweeps over its features."""
+
+    def __init__(
+        self,
+        *,
+        n_rows: int,
+        group_of: NDArray[numpy.int32],
+        n_groups: int,
+        row_weights: NDArray[numpy.float32] | None,
+        vb: bool,
+    ) -> None: ...
+    def add_field(
+        self, *, features: int, unit_of: NDArray[numpy.int32], values: NDArray[numpy.float32] | None
+    ) -> None:
+        """The next features: a field of at most one feature a row."""
+
+    def add_block(
+        self,
+        *,
+        units: int,
+        unit_of: NDArray[numpy.int32],
+        columns: NDArray[numpy.int64],
+        column_units: NDArray[numpy.int32],
+        column_values: NDArray[numpy.float32] | None,
+        column_fields: NDArray[numpy.int32] | None,
+    ) -> None:
+        """The next features: a table whose row unit_of[r] belongs to row r."""
+
+    def sweep(
+        self,
+        *,
+        residual: NDArray[numpy.float32],
+        weights: NDArray[numpy.float32],
+        factors: NDArray[numpy.float32],
+        weights_var: NDArray[numpy.float32] | None,
+        factors_var: NDArray[numpy.float32] | None,
+        mean: NDArray[numpy.float64],
+        precision: NDArray[numpy.float64],
+        noise: float,
+        method: int,
+        seed: int,
+        iteration: int,
+        with_weights: bool,
+        threads: int,
+    ) -> None:
+        """
+        Go through all parameters once (method 0: Gibbs, 1: ALS, 2: variational Bayes).
+        """
+
+    def residuals(
+        self,
+        *,
+        targets: NDArray[numpy.float32],
+        bias: float,
+        residual: NDArray[numpy.float32],
+        weights: NDArray[numpy.float32],
+        factors: NDArray[numpy.float32],
+        threads: int,
+    ) -> None:
+        """Write targets less scores, from nothing but the parameters."""
+
+    def moments(self, *, residual: NDArray[numpy.float32], threads: int) -> tuple:
+        """Weighted sums of the residual and of its square."""
+
+    def variances(
+        self,
+        *,
+        out: NDArray[numpy.float32],
+        weights: NDArray[numpy.float32],
+        factors: NDArray[numpy.float32],
+        weights_var: NDArray[numpy.float32],
+        factors_var: NDArray[numpy.float32],
+        threads: int,
+    ) -> None:
+        """
+        Write the variance of each row's score under variational Bayes, the bias's left out.
+        """
+
+def draw_latents(
+    *,
+    low: NDArray[numpy.float32],
+    high: NDArray[numpy.float32],
+    latent: NDArray[numpy.float32],
+    residual: NDArray[numpy.float32],
+    seed: int,
+    iteration: int,
+    threads: int,
+) -> None:
+    """
+    Draw latent normal variables within their limits, and bring the residuals along.
+    """
+
+def normals(*, seed: int, a: int, b: int, first: int, out: NDArray[numpy.float64]) -> None:
+    """Standard normal numbers of a counter-based stream."""
+
 class TextReader:
     """
     Rows of libsvm or libffm text, fed piece by piece. Of one thread at a

@@ -1,0 +1,20 @@
+"""Coordinate-wise solvers: Gibbs sampling, alternating least squares, variational Bayes."""
+
+from __future__ import annotations
+
+from crossfm.solvers.sweeps.chain import Chain
+from crossfm.solvers.sweeps.design import Block, Design
+from crossfm.solvers.sweeps.diagnostics import effective_sample_size, r_hat
+from crossfm.solvers.sweeps.options import Priors, SweepOptions
+from crossfm.solvers.sweeps.posterior import Posterior
+
+__all__ = [
+    "Block",
+    "Chain",
+    "Design",
+    "Posterior",
+    "Priors",
+    "SweepOptions",
+    "effective_sample_size",
+    "r_hat",
+]
