@@ -27,6 +27,11 @@ class XLearn(Entrant):
     def version(self) -> str:
         return "xLearn 0.40a1"
 
+    @property
+    def said(self) -> Path:
+        """Where what it last printed lies."""
+        return self.scratch / "xlearn-output.txt"
+
     def prepare(self) -> None:
         self.train_text = self.scratch / "xlearn-train.txt"
         self.test_text = self.scratch / "xlearn-test.txt"
@@ -47,8 +52,7 @@ class XLearn(Entrant):
             "epoch": n_epochs, "nthread": n_jobs, "metric": "none",
             "log": str(self.scratch / "xlearn-log"),
         }  # fmt: skip
-        said = self.scratch / "xlearn-output.txt"
-        shown = captured(lambda: self.machine.fit(parameters, str(self.model)), said)
+        shown = captured(lambda: self.machine.fit(parameters, str(self.model)), self.said)
         epochs = [float(found[3]) for found in EPOCH.finditer(COLOUR.sub("", shown))]
         if len(epochs) != n_epochs:
             raise RuntimeError(
@@ -59,8 +63,7 @@ class XLearn(Entrant):
     def score(self) -> np.ndarray:
         out = self.scratch / "xlearn-scores.txt"
         self.machine.setTest(str(self.test_text))
-        said = self.scratch / "xlearn-output.txt"
-        captured(lambda: self.machine.predict(str(self.model), str(out)), said)
+        captured(lambda: self.machine.predict(str(self.model), str(out)), self.said)
         return np.loadtxt(out)
 
 
