@@ -8,9 +8,10 @@ import pickle
 import numpy as np
 import pytest
 
+from crossfm.by_field import group_fields
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
-from crossfm.model import FactorModel, empty_factors, group_fields
+from crossfm.model import FactorModel, empty_factors
 
 N, N_FIELDS = 200, 7
 RTOL = 2e-6  # float32: 24 bits, up to 39 terms that partly cancel, relative to their sizes

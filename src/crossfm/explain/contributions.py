@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfm.by_field import rows_by_field
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
-from crossfm.model import FactorModel, rows_by_field
+from crossfm.model import FactorModel
 
 if TYPE_CHECKING:
     from crossfm.data.schema import Schema

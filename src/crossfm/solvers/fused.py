@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfm import _native
+from crossfm.by_field import group_fields, rows_by_field
 from crossfm.data.rows import Rows, RowStats
 from crossfm.errors import DataError
-from crossfm.model import KINDS, group_fields, rows_by_field
+from crossfm.model import KINDS
 from crossfm.solvers.options import PENALTIES, SGD, Adam
 from crossfm.solvers.parameters import Parameters
 

@@ -10,16 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfm import _native
+from crossfm.by_field import fields_apart, spread_weights, weights_of
 from crossfm.errors import DataError
 from crossfm.factors import expect_exact
-from crossfm.model import (
-    KINDS,
-    FactorModel,
-    empty_factors,
-    fields_apart,
-    spread_weights,
-    weights_of,
-)
+from crossfm.model import KINDS, FactorModel, empty_factors
 from crossfm.solvers.counts import FeatureCounts
 from crossfm.solvers.options import FTRL, PENALTIES, AdaGrad, Adam, Loss, SolverOptions
 
