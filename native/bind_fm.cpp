@@ -241,19 +241,20 @@ double train(const BatchView& batch, std::optional<Array<int64_t>> order, const 
   expect(between.least > 0 && between.most >= between.least && between.growth > 0,
          "blocks are positive and may only grow");
   Hot hot;
-  std::vector<int64_t> entries, ids;
-  if (hot_ids && hot_ids->shape(0)) {
+  std::vector<int32_t> entries;
+  std::vector<int64_t> ids;
+  if (hot_ids && hot_ids->shape(0) && table.n_features <= Hot::kIds) {
     const auto count = static_cast<int64_t>(hot_ids->shape(0));
-    expect(count <= 1 << 16, "at most 65,536 features are hot");
+    expect(count <= Hot::kMost, "at most 65,536 features are hot");
     hot.bits = 6;
     while ((int64_t{1} << hot.bits) < 4 * count) ++hot.bits;
-    entries.assign(size_t{1} << hot.bits, -1);
+    entries.assign(size_t{1} << hot.bits, Hot::kNone);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t id = hot_ids->data()[i];
-      expect(id >= 0 && id < table.n_features && id < int64_t{1} << 47, "a hot feature is out of range");
-      int64_t& entry = entries[Hot::home(id, hot.bits)];
-      if (entry >= 0) continue;  // the hotter one of two has the place
-      entry = id << 16 | static_cast<int64_t>(ids.size());
+      expect(id >= 0 && id < table.n_features, "a hot feature is out of range");
+      int32_t& entry = entries[Hot::home(id, hot.bits)];
+      if (entry != Hot::kNone) continue;  // the hotter one of two has the place
+      entry = Hot::entry(id, static_cast<int64_t>(ids.size()), hot.bits);
       ids.push_back(id);
     }
     hot.entries = entries.data();

@@ -25,6 +25,7 @@
 #include <new>
 #include <thread>
 
+#include "barrier.hpp"
 #include "loss.hpp"
 #include "score_rows.hpp"
 #include "update.hpp"
@@ -274,26 +275,6 @@ class SpinLock {
 
  private:
   std::atomic_flag flag_ = ATOMIC_FLAG_INIT;
-};
-
-class Barrier {
- public:
-  explicit Barrier(int threads) : threads_(threads) {}
-  void wait() {
-    const int round = round_.load();
-    if (arrived_.fetch_add(1) + 1 == threads_) {
-      arrived_.store(0);
-      round_.store(round + 1);
-    } else {
-      for (int spins = 0; round_.load() == round;) {
-        if (++spins > 2000) std::this_thread::yield();
-      }
-    }
-  }
-
- private:
-  const int threads_;
-  std::atomic<int> arrived_{0}, round_{0};
 };
 
 // Several threads on one table: cold features are shared without locks, hot ones are private.

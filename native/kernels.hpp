@@ -100,16 +100,25 @@ struct Blocks {
 // Hot features: the few that most rows touch. Each thread trains a private copy of them and
 // merges it with the table after every block of rows.
 struct Hot {
-  // Direct-mapped: entries[home(id)] is id << 16 | slot for a hot id, -1 for none. One look-up in
-  // a table that stays in the cache, where an array of one slot a feature would not.
-  const int64_t* entries = nullptr;
-  int bits = 0;                        // 2^bits entries
-  const int64_t* ids = nullptr;        // [count], the id of each slot; count <= 2^16
-  int64_t count = 0;
+  // Direct-mapped: a hot id's entry stands at home(id) and is rest(id) << (bits - 1) | slot, where
+  // rest is what the home does not tell of an id below 2^32. One look-up in a table that stays in
+  // the cache, where an array of one slot a feature would not.
+  const int32_t* entries = nullptr;
+  int bits = 0;                    // 2^bits entries
+  const int64_t* ids = nullptr;    // [count], the id of each slot
+  int64_t count = 0;               // at most 2^(bits - 1)
 
-  static uint64_t home(int64_t id, int bits) {
-    return (static_cast<uint64_t>(id) * 0x9E3779B97F4A7C15ull) >> (64 - bits);
-  }
+  static constexpr int32_t kNone = -1;
+  static constexpr int64_t kMost = 1 << 16, kIds = int64_t{1} << 32;  // hot features; ids they may have
+  static constexpr uint32_t kMixed = 0x9E3779B1u;  // odd: one to one
+  static int32_t rest_mask(int bits) { return static_cast<int32_t>(0xFFFFFFFFu >> bits); }
+  static int32_t slot_mask(int bits) { return (1 << (bits - 1)) - 1; }
+  static uint32_t mixed(int64_t id) { return static_cast<uint32_t>(id) * kMixed; }
+  static int32_t home(int64_t id, int bits) { return static_cast<int32_t>(mixed(id) >> (32 - bits)); }
+  static int32_t rest(int64_t id, int bits) { return static_cast<int32_t>(mixed(id)) & rest_mask(bits); }
+  static int32_t entry(int64_t id, int64_t slot, int bits) { return rest(id, bits) << (bits - 1) | static_cast<int32_t>(slot); }
+  static bool is(int32_t entry, int64_t id, int bits) { return entry >> (bits - 1) == rest(id, bits); }
+  static int64_t slot(int32_t entry, int bits) { return entry & slot_mask(bits); }
 };
 
 // How the factors of a table lie in memory: k numbers of 4, 2 or 1 bytes, one feature behind the

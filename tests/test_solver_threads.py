@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,39 @@ def test_threads_have_copies_of_the_features_of_most_rows():
     assert counts[ready.hot_ids].tolist() == sorted(counts[counts >= 2].tolist(), reverse=True)
     alone = FusedTrainer(AdaGrad(n_factors=4, loss="logistic"), 180).prepare(rows)
     assert alone.hot_ids is None
+
+
+@pytest.mark.parametrize("model", ["fm", "ffm"])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("length", [1, 7, 8, 21])
+def test_copies_of_hot_features_are_theirs_alone(monkeypatch, model, dtype, length):
+    """One block: one thread has all rows, and steps on its copies are those on the table."""
+    n_features, rng = 300_000, np.random.default_rng(3)
+    hot = rng.choice(n_features, 2048, replace=False)
+    ids = np.where(
+        rng.random((5000, length)) < 0.5,
+        rng.choice(hot, (5000, length)),
+        rng.integers(0, n_features, (5000, length)),
+    ).astype(dtype)
+    fields = np.tile(np.arange(length, dtype=np.int32), 5000) if model == "ffm" else None
+    rows = Rows(ids, fields=fields, targets=rng.integers(0, 2, 5000))
+    options = AdaGrad(n_factors=3, loss="logistic", learning_rate=0.2, n_jobs=2, model=model,
+                      n_fields=0 if model == "fm" else length)  # fmt: skip
+    results = []
+    for threads in (2, 1):
+        trainer = FusedTrainer(options, n_features)
+        monkeypatch.setattr(trainer, "_blocks", lambda ready, threads: (5000, 5000, 1))
+        ready = trainer.prepare(rows)
+        assert len(ready.hot_ids) > 500
+        if threads == 1:
+            ready = replace(ready, hot_ids=None)
+        trainer.train(ready)
+        results.append(trainer.models()[0])
+    for name in ("weights", "factors"):
+        np.testing.assert_allclose(
+            getattr(results[0], name), getattr(results[1], name), rtol=1e-5, atol=1e-6
+        )
+    assert results[0].bias == pytest.approx(results[1].bias, rel=1e-5)
 
 
 @by_solver
