@@ -42,16 +42,24 @@ class Worker:
         command: what to run instead; for tests.
         threads: what the libraries underneath are told to use, unless the environment says
             otherwise; an entrant may be asked for its own number besides.
+        level: the instruction set of crossfm's kernels, where not the best of the machine.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str] | None = None, *, threads: int = 1
+        self,
+        name: str,
+        command: Sequence[str] | None = None,
+        *,
+        threads: int = 1,
+        level: str | None = None,
     ) -> None:
         self.name = name
         if command is None:
             python = sys.executable if name in OURS else str(peers.interpreter())
             command = [python, "-m", "benchmarks.workers", name]
         environment = peers.environment()
+        if level is not None:
+            environment["CROSSFM_ISA"] = level
         # One thread unless the entrant asks for more: none may gain by a library underneath.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
             environment.setdefault(variable, str(threads))
@@ -123,23 +131,30 @@ class Entry:
         options: passed to its `train`.
         max_rows: train on the first so many rows only (slow libraries); its loss is then not
             compared.
+        level: the instruction set of crossfm's kernels, where not the best of the machine.
     """
 
     label: str
     worker: str
     options: Mapping[str, Any]
     max_rows: int | None = None
+    level: str | None = None
 
 
 @dataclass
 class Runs:
-    """What an entry's runs gave, one number a round."""
+    """What an entry's runs gave, one number a round.
+
+    `scoring_rates`, test rows per second, are empty for entrants that do not measure scoring.
+    """
 
     entry: Entry
     version: str
     n_rows: int
     seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    scoring_rates: list[float] = field(default_factory=list)
+    n_scored: int = 0
     answers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -171,6 +186,7 @@ class Runs:
             "seconds": self.seconds,
             "rows_per_second": self.rates,
             "test_log_loss": self.losses,
+            "scored_rows_per_second": self.scoring_rates,
             "answers": self.answers,
         }
 
@@ -187,7 +203,7 @@ def contest(
     """Run every entry `rounds` times, turn about; each later round starts one entry further on.
 
     Args:
-        entries: their labels differ. Entries of the same worker and rows share a process.
+        entries: their labels differ. Entries of the same worker, rows and level share a process.
         train: training rows with targets 0 and 1.
         test: test rows with the same ids.
         rounds: at least 1.
@@ -195,28 +211,28 @@ def contest(
         threads: of the libraries underneath; see `Worker`.
     """
     found: dict[str, Runs] = {}
-    workers: dict[tuple[str, int | None], Worker] = {}
+    workers: dict[tuple[str, int | None, str | None], Worker] = {}
     with tempfile.TemporaryDirectory(prefix="crossfm-bench-") as name:
         folder = Path(name)
         test.save(folder / "test")
         try:
             for entry in entries:
-                key = (entry.worker, entry.max_rows)
+                key = _key(entry)
                 part = train if entry.max_rows is None else train.head(entry.max_rows)
                 if key not in workers:
                     where = folder / f"train-{entry.max_rows or 'all'}"
                     if not where.exists():
                         part.save(where)
-                    scratch = folder / f"{entry.worker}-{entry.max_rows or 'all'}"
+                    scratch = folder / "-".join(str(part or "all") for part in key)
                     scratch.mkdir()
-                    workers[key] = Worker(entry.worker, threads=threads)
+                    workers[key] = Worker(entry.worker, threads=threads, level=entry.level)
                     answer = workers[key].ask(
                         "load", train=str(where), test=str(folder / "test"), scratch=str(scratch)
                     )
                     version = answer["version"]
                 else:
                     version = next(r.version for r in found.values() if _key(r.entry) == key)
-                found[entry.label] = Runs(entry, version, len(part))
+                found[entry.label] = Runs(entry, version, len(part), n_scored=len(test))
             for at in range(rounds):
                 turn = [entries[(at + i) % len(entries)] for i in range(len(entries))]
                 for entry in turn:
@@ -228,6 +244,8 @@ def contest(
                     runs.seconds.append(answer["seconds"])
                     runs.answers.append(answer)
                     runs.losses.append(log_loss(test.targets, np.load(scores)))
+                    if "scoring_seconds" in answer:
+                        runs.scoring_rates.append(len(test) / answer["scoring_seconds"])
                     say(
                         f"{entry.label}: {runs.rates[-1]:,.0f} rows/s,"
                         f" test log loss {runs.losses[-1]:.4f}"
@@ -238,13 +256,19 @@ def contest(
     return found
 
 
-def _key(entry: Entry) -> tuple[str, int | None]:
-    return entry.worker, entry.max_rows
+def _key(entry: Entry) -> tuple[str, int | None, str | None]:
+    return entry.worker, entry.max_rows, entry.level
 
 
 def ratio(ours: Runs, theirs: Runs) -> Spread:
     """How many times faster `ours` is, taken within each round."""
     return Spread.of([a / b for a, b in zip(ours.rates, theirs.rates, strict=True)])
+
+
+def scoring_ratio(ours: Runs, theirs: Runs) -> Spread:
+    """How many times faster `ours` scores, taken within each round."""
+    pairs = zip(ours.scoring_rates, theirs.scoring_rates, strict=True)
+    return Spread.of([a / b for a, b in pairs])
 
 
 class Disagreement(Exception):

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.speed fm``: training speed beside the peers, threads, memory.
+"""``python -m benchmarks.speed fm``: training and scoring beside the peers, threads, memory.
 
 One synthetic click log (39 features a row, 1.56 million ids), 16 factors, logistic loss,
 AdaGrad. Every library trains the same number of epochs on the same rows, with the step size
@@ -14,6 +14,16 @@ the rows, with the shuffle:
   row and in batches, and the bar stands over whichever was faster. Plain SGD does less work, so
   it is shown beside crossfm's SGD and has no bar;
 - the others: their fit on data already in their own form.
+
+Every round ends with scoring the test rows, on one thread, with the model just trained (all are of
+the same size, and their log losses are seen to agree). What counts, from rows in memory and a
+model in memory to scores:
+
+- crossfm: the call on rows that are validated, as they are once for all later calls; the table
+  also shows the whole, with that validation (and for the others with checks, copies and files);
+- modern-fm: the call into its Rust core, behind its checks and copies;
+- xLearn: what lies between its own lines "Start to predict" and "The test loss is": rows and model
+  are read before, but it has no way to return scores, so writing them as text is in it.
 """
 
 from __future__ import annotations
@@ -28,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import ffm, peers, tables, text
+from benchmarks import ffm, levels, peers, tables, text
 from benchmarks.figures import Figure, Report, Spread, show_table
 from benchmarks.harness import (
     Disagreement,
@@ -41,6 +51,7 @@ from benchmarks.harness import (
     contest,
     machine,
     ratio,
+    scoring_ratio,
 )
 from benchmarks.workers import Part
 
@@ -49,6 +60,7 @@ N_ROWS, N_TEST = 1_000_000, 200_000
 N_EPOCHS = 2
 ROUNDS = 3
 AGREE_WITHIN = 0.02  # log loss; the libraries differ in order, start and rounding
+SCORING_BAR = 5.0
 MEGABYTE = 1_000_000
 BUSY = 0.7  # load average from which on a run on two cores is disturbed
 
@@ -210,6 +222,9 @@ def figures(runs: dict[str, Runs], used: dict[str, float]) -> list[Figure]:
             behind = one.loss - min(r.loss for r in theirs)
             found.append(Figure(f"speed_over_{key}", times, bar, ">=", "times"))
             found.append(Figure(f"log_loss_behind_{key}", behind, 0.0, "<="))
+            if one.scoring_rates and all(r.scoring_rates for r in theirs):
+                times = min(scoring_ratio(one, r).median for r in theirs)
+                found.append(Figure(f"scoring_over_{key}", times, SCORING_BAR, ">=", "times"))
     found += [
         Figure("two_threads_over_one", ratio(two, one).median, 1.4, ">=", "times"),
         Figure("two_threads_log_loss_behind_one", two.loss - one.loss, 0.001, "<="),
@@ -239,9 +254,25 @@ def show(
         ("library", "rows", "rows/s", "spread", "whole call", "x slower", "log loss"),
         lines,
     )
+    show_scoring(runs)
     print(f"versions: {', '.join(sorted({r.version for r in runs.values()}))}")
     parts = ", ".join(f"{name} {size / MEGABYTE:,.0f} MB" for name, size in used.items())
     print(f"memory of one fit: {parts}")
+
+
+def show_scoring(runs: dict[str, Runs]) -> None:
+    """Print the table of scoring, of the entries that measure it."""
+    lines = []
+    for label, r in runs.items():
+        if r.scoring_rates and r.comparable:
+            rate, times = Spread.of(r.scoring_rates), scoring_ratio(runs["crossfm"], r)
+            spread = f"{rate.least:,.0f} to {rate.greatest:,.0f}"
+            whole = r.n_scored / Spread.of([a["scoring_whole"] for a in r.answers]).median
+            lines.append(
+                (label, f"{rate.median:,.0f}", spread, f"{whole:,.0f}", f"{times.median:.2f}")
+            )
+    title = "scoring the test rows, one thread, in the same rounds"
+    show_table(title, ("library", "rows/s", "spread", "whole call", "x slower"), lines)
 
 
 def tune(names: Sequence[str], train: Part, test: Part, n_epochs: int, say: Any) -> int:
@@ -284,6 +315,7 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("-v", "--verbose", action="store_true", help="a line about each run")
     one.set_defaults(run=fm)
     ffm.add_command(commands)
+    levels.add_command(commands)
     text.add_command(commands)
     tables.add_command(commands)
     arguments = parser.parse_args(argv)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import textwrap
 
 import numpy as np
 import pytest
 
-from benchmarks import ffm, peers, speed
+from benchmarks import ffm, levels, peers, speed
 from benchmarks.figures import Figure, Report, Spread
 from benchmarks.harness import (
     Disagreement,
@@ -22,6 +23,7 @@ from benchmarks.harness import (
     contest,
     log_loss,
     ratio,
+    scoring_ratio,
 )
 from benchmarks.workers import Part, peak_memory
 
@@ -154,6 +156,8 @@ def test_a_contest_of_crossfm_against_itself():
     assert found["one"].losses == found["again"].losses  # one thread, one seed: bit-equal
     assert found["one"].loss < 0.5 < base_log_loss(small_part(50, 2).targets)
     assert found["one"].version.startswith("crossfm ")
+    assert all(rate > 0 for r in found.values() for rate in r.scoring_rates)
+    assert len(found["one"].scoring_rates) == 2
 
 
 def test_memory_of_a_fit_is_that_of_its_process():
@@ -254,6 +258,45 @@ def test_speed_promises_are_the_ones_asked_for():
     assert figures["two_threads_over_one"].bar == 1.4
 
 
+def test_scoring_is_promised_of_the_libraries_that_measure_it():
+    found = {
+        "crossfm": runs("crossfm", [1.0, 1.0, 1.0], [0.5] * 3),
+        "crossfm, 2 threads": runs("crossfm, 2 threads", [0.6] * 3, [0.5] * 3),
+        "xlearn": runs("xlearn", [3.5] * 3, [0.5] * 3),
+        "modern-fm": runs("modern-fm", [30.0] * 3, [0.5] * 3),
+        "modern-fm, batches": runs("modern-fm, batches", [14.0] * 3, [0.5] * 3),
+    }
+    found["crossfm"].scoring_rates = [60.0, 70.0, 80.0]
+    found["modern-fm"].scoring_rates = [10.0, 10.0, 10.0]
+    found["modern-fm, batches"].scoring_rates = [10.0, 20.0, 20.0]
+    figures = {f.name: f for f in speed.figures(found, {"above": 1.0})}
+    assert "scoring_over_xlearn" not in figures
+    figure = figures["scoring_over_modern_fm"]
+    assert (figure.value, figure.bar, figure.holds) == (4.0, 5.0, False)  # over the faster one
+    assert scoring_ratio(found["crossfm"], found["modern-fm"]) == Spread(7.0, 6.0, 8.0, 3)
+
+
+def test_lines_are_clocked_as_compiled_code_prints_them():
+    body = """
+        import ctypes, threading
+        from benchmarks.workers import output
+
+        library, heard = ctypes.CDLL(None), threading.Event()
+        output.time.perf_counter = lambda: heard.set() or 1.5
+
+        def call():
+            library.printf(b"first\\n")
+            assert heard.wait(60), "a line waits in the buffer of the C library"
+            library.printf(b"second\\n")
+
+        assert output.clocked(call) == [(1.5, "first\\n"), (1.5, "second\\n")]
+        print("back")
+    """
+    code = textwrap.dedent(body)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "back\n"), done.stderr
+
+
 # --- field-aware machines -----------------------------------------------------------------------
 
 
@@ -284,3 +327,18 @@ def test_a_contest_of_field_aware_machines_is_learned_and_judged():
     assert set(found) == {"speed_over_xlearn", "log_loss_behind_xlearn"}
     assert found["log_loss_behind_xlearn"].value == 0.0
     assert found["speed_over_xlearn"].bar == 2.0
+
+
+@pytest.mark.parametrize("model", ["fm", "ffm"])
+def test_each_level_runs_its_own_kernels_and_they_agree(model):
+    from crossfm import _native
+
+    names = list(_native.levels())
+    part = field_part()
+    runs = contest(levels.entries_of(model, names), part, part, rounds=1)
+    assert [r.version.split("(")[1] for r in runs.values()] == [f"{name})" for name in names]
+    (figure,) = levels.figures(model, runs)
+    assert figure.name == f"{model}_log_loss_apart"
+    assert figure.holds
+    runs[names[-1]].losses = [runs[names[0]].loss + 0.001]
+    assert not levels.figures(model, runs)[0].holds or len(names) == 1

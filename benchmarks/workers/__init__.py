@@ -4,11 +4,15 @@ Requests and answers are one JSON object a line. Arrays never cross the pipe: th
 ``.npy`` files in folders that both sides see, and are mapped, not copied.
 
     {"do": "load", "train": folder, "test": folder, "scratch": folder}  -> {"version": text}
-    {"do": "train", "options": {...}, "scores": path}                   -> {"seconds": s, ...}
+    {"do": "train", "options": {...}, "scores": path}
+                   -> {"seconds": s, "scoring_seconds": s, "scoring_whole": s, ...}
     {"do": "memory"}                                  -> {"peak": bytes, "baseline": bytes}
     {"do": "stop"}
 
-`seconds` is the training alone: neither reading nor scoring the test rows is in it. What fails
+`seconds` is the training alone: neither reading nor scoring the test rows is in it.
+`scoring_seconds`, of those entrants that measure it, is the scoring of the test part alone, from
+rows in memory that are checked and in the library's own form to scores, and `scoring_whole` all
+that the user waits for. What fails
 answers ``{"error": text}``.
 
 This module needs only NumPy, and the entrants only what they measure: they run in the peers'
@@ -105,6 +109,9 @@ class Entrant(ABC):
     """
 
     mapped = True
+    # Of the last `score`, where it is measured.
+    scoring_seconds: float | None = None
+    scoring_whole: float | None = None
 
     def __init__(self) -> None:
         self.train_part: Part
@@ -170,6 +177,9 @@ def _answer(entrant: Entrant, request: dict[str, Any], baseline: int) -> dict[st
         answer = entrant.train(**request["options"])
         if request.get("scores"):
             np.save(request["scores"], np.asarray(entrant.score(), np.float64))
+            if entrant.scoring_seconds is not None:
+                answer["scoring_seconds"] = entrant.scoring_seconds
+                answer["scoring_whole"] = entrant.scoring_whole
         return answer
     if request["do"] == "memory":
         return {"peak": peak_memory(), "baseline": baseline}

@@ -3,11 +3,21 @@
 Its normalisation is off: on, it divides a score's interactions by the norm to the fourth. With
 no validation file an epoch's time holds the training pass and the shuffle of row pointers, and
 neither reading nor evaluation.
+
+It scores a file into a file: load the model, read the rows (from the binary form that it made of
+the text the first time), score, write. What counts as scoring is from the line that says that
+prediction starts, when model and rows are in memory, to the line with the test loss; with that
+loss and the writing of one number a row it cannot be cut finer. It takes no number of threads for
+prediction, so it is held to one core.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +25,7 @@ import numpy as np
 import xlearn
 
 from benchmarks.workers import Entrant, Part
-from benchmarks.workers.output import captured
+from benchmarks.workers.output import captured, clocked
 
 EPOCH = re.compile(r"\[\s*\d+%\s*\]\s+(\d+)\s+([\d.eE+-]+|nan|-nan|inf)\s+([\d.]+)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -63,8 +73,35 @@ class XLearn(Entrant):
     def score(self) -> np.ndarray:
         out = self.scratch / "xlearn-scores.txt"
         self.machine.setTest(str(self.test_text))
-        captured(lambda: self.machine.predict(str(self.model), str(out)), self.said)
+        started = time.perf_counter()
+        with one_core():
+            lines = clocked(lambda: self.machine.predict(str(self.model), str(out)))
+        self.scoring_whole = time.perf_counter() - started
+        self.scoring_seconds = between(lines, "Start to predict", "The test loss is")
         return np.loadtxt(out)
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Hold this process to one core, where the system can."""
+    pin = getattr(os, "sched_setaffinity", None)
+    cores = os.sched_getaffinity(0) if pin else set()
+    if pin:
+        pin(0, {min(cores)})
+    try:
+        yield
+    finally:
+        if pin:
+            pin(0, cores)
+
+
+def between(lines: list[tuple[float, str]], first: str, last: str) -> float:
+    """Seconds from the line that says `first` to the one that says `last`."""
+    found = [next((at for at, line in lines if text in line), None) for text in (first, last)]
+    if found[0] is None or found[1] is None:
+        said = "".join(line for _, line in lines)[-2000:]
+        raise RuntimeError(f"no lines {first!r} and {last!r} in what xLearn printed:\n{said}")
+    return found[1] - found[0]
 
 
 def write_text(part: Part, path: Path) -> None:
