@@ -98,8 +98,21 @@ def fit(
         int | None, _option(TRAINING, "N", "Passes over the rows, at most.", min=1)
     ] = None,
     learning_rate: Annotated[float | None, _option(TRAINING, "X", "Size of the steps.")] = None,
-    l2_linear: Annotated[float | None, _option(TRAINING, "X", "Penalty of linear weights.")] = None,
-    l2_factors: Annotated[float | None, _option(TRAINING, "X", "Penalty of the factors.")] = None,
+    l2_linear: Annotated[
+        str | None,
+        _option(TRAINING, "X", "Penalty of linear weights: a number, 'user:0.1,*:0.01', adaptive."),
+    ] = None,
+    l2_factors: Annotated[
+        str | None, _option(TRAINING, "X", "Penalty of the factors, in the same forms.")
+    ] = None,
+    l2_scaling: Annotated[
+        float | None,
+        _option(TRAINING, "X", "With what power of a feature's count its penalty grows."),
+    ] = None,
+    min_count_factors: Annotated[
+        int | None,
+        _option(TRAINING, "N", "Features have factors once they were seen so often.", min=1),
+    ] = None,
     solver: Annotated[
         str | None, _option(TRAINING, "NAME", "adagrad (where left out), sgd, ftrl or adam.")
     ] = None,
@@ -213,8 +226,10 @@ def fit(
         "n_factors": factors,
         "n_epochs": epochs,
         "learning_rate": learning_rate,
-        "l2_linear": l2_linear,
-        "l2_factors": l2_factors,
+        "l2_linear": _penalty("--l2-linear", l2_linear),
+        "l2_factors": _penalty("--l2-factors", l2_factors),
+        "l2_scaling": l2_scaling,
+        "min_count_factors": min_count_factors,
         "solver": solver,
         "interactions": interactions,
         "n_jobs": jobs,
@@ -271,6 +286,26 @@ def _refuse(options: dict[str, Any], why: str) -> None:
     for option, value in options.items():
         if value is not None:
             usage_error(f"{option} {why}")
+
+
+def _penalty(option: str, text: str | None) -> float | str | dict[str, float] | None:
+    """A number, "adaptive", or a number for each field.
+
+    >>> _penalty("--l2-factors", "0.5"), _penalty("--l2-factors", "user:0.1,*:0.01")
+    (0.5, {'user': 0.1, '*': 0.01})
+    """
+    if text is None or text == "adaptive":
+        return text
+    try:
+        if ":" not in text:
+            return float(text)
+        pairs = [part.rpartition(":") for part in text.split(",")]
+        return {name.strip(): float(number) for name, _, number in pairs}
+    except ValueError:
+        usage_error(
+            f"{option} is {text!r}, expected a number, numbers by field as in user:0.1,*:0.01,"
+            " or adaptive"
+        )
 
 
 def _every(text: str) -> tuple[float | None, int | None]:

@@ -295,6 +295,8 @@ def check_parameters(order: Order) -> None:
         name: value
         for name, value in order.parameters.items()
         if name not in ("solver", "n_epochs", "patience", "random_state", "kind", *OF_LOSS)
+        and not isinstance(value, dict)
+        and value != "adaptive"  # these need the fields: the estimator checks them
     }
     try:
         solver_options(order.parameters.get("solver", "adagrad"), **given)
