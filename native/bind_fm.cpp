@@ -173,13 +173,17 @@ struct TableView : Table {
   Shape shape;
   TableView(Out<float> f, Out<float> l, Out<float> b, int64_t features, int padded, int n_outputs, int kind,
             int model_kind, int fields, int length_, int order_, std::optional<Out<float>> weights,
-            std::optional<Array<float>> scaling)
+            std::optional<Array<float>> scaling, bool bfloat16)
       : factors_(f), linear_(l), bias_(b), optimizer(static_cast<Optimizer>(kind)), field_weights_(weights),
         scales_(scaling), shape(model_kind, fields, length_, order_, padded, weights.has_value()) {
     expect(kind >= 0 && kind < kOptimizers, "unknown optimizer");
     expect(padded > 0 && padded % 4 == 0 && n_outputs > 0, "factors must be padded to a multiple of 4");
     const int64_t per = int64_t{n_outputs} * (1 + states_of(optimizer));
-    expect(static_cast<int64_t>(f.shape(0)) >= features * per * padded &&
+    storage = bfloat16 ? Storage::bfloat16 : Storage::float32;
+    expect(!bfloat16 || (optimizer == Optimizer::adagrad &&
+                         (shape.model == Model::plain || shape.model == Model::field_aware)),
+           "bfloat16 is for AdaGrad, and for plain and field-aware models");
+    expect(static_cast<int64_t>(f.shape(0)) >= features * per * padded / (bfloat16 ? 2 : 1) &&
            static_cast<int64_t>(l.shape(0)) >= features * per && static_cast<int64_t>(b.shape(0)) >= per,
            "the parameter arrays are too small");
     factors = f.data();
@@ -205,13 +209,14 @@ struct TableView : Table {
 struct StepsView : Steps {
   Array<float> l2_linear_, l2_factors_, rates_;
   StepsView(int kind, float parameter, bool across, float rate, float b, float b2, float eps, float l1l, float l1f,
-            Array<float> l2l, Array<float> l2f, Array<float> relative, bool scaled)
+            Array<float> l2l, Array<float> l2f, Array<float> relative, bool scaled, uint32_t seed_)
       : l2_linear_(l2l), l2_factors_(l2f), rates_(relative) {
     expect(kind >= 0 && kind < kLosses, "unknown loss");
     expect(l2l.shape(0) == l2f.shape(0) && l2l.shape(0) == relative.shape(0) && l2l.shape(0) > 0,
            "l2_linear, l2_factors and rates must be as long");
     loss = static_cast<Loss>(kind);
     loss_parameter = parameter;
+    seed = seed_;
     across_fields = across;
     learning_rate = rate;
     beta = b;
@@ -303,7 +308,7 @@ void score(const BatchView& batch, Array<float> factors, int64_t factors_at, int
   expect(static_cast<int64_t>(out.shape(0)) == batch.n_rows, "out must have n_rows entries");
   expect(storage >= 0 && storage < kStorages, "unknown storage");
   const auto stored = static_cast<Storage>(storage);
-  const int64_t floats = stored == Storage::float32 ? k : stored == Storage::float16 ? k / 2 : k / 4;
+  const int64_t floats = stored == Storage::float32 ? k : stored == Storage::int8 ? k / 4 : k / 2;
   const int64_t narrow = stored == Storage::int8 ? 2 : 1;
   expect(k > 0 && k % 4 == 0 && stride >= floats && linear_stride >= narrow && factors_at >= 0 && linear_at >= 0,
          "factors must be padded to a multiple of 4");
@@ -368,6 +373,19 @@ void normal_pair(uint64_t seed, uint64_t counter, float* out) {
   out[1] = static_cast<float>(radius * std::sin(angle));
 }
 
+// The upper half of a float, and the nearest of them.
+float from_bfloat16(uint16_t half) {
+  const uint32_t bits = uint32_t{half} << 16;
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+uint16_t to_bfloat16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
 // A fresh optimizer state for the listed features, with factors ~ N(0, scale), or (scale < 0) with
 // the factors and weights they have; `weights` false: the state of the weights stays. FTRL derives v from z, so z starts where v does.
 void start_features(const TableView& table, Array<int64_t> ids, int n_factors, float scale, uint64_t seed,
@@ -410,11 +428,18 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
     const Team& team = *static_cast<Team*>(context);
     const TableView& table = team.table;
     const int states = states_of(table.optimizer), k = table.k;
+    std::vector<float> numbers((1 + states) * k);
     const int64_t low = team.count * t / team.threads, high = team.count * (t + 1) / team.threads;
     for (int64_t i = low; i < high; ++i) {
       const int64_t id = team.ids[i];
       for (int c = 0; c < table.outputs; ++c) {
-        float* v = table.factors + (id * table.outputs + c) * (1 + states) * k;
+        const int64_t at = (id * table.outputs + c) * (1 + states) * k;
+        const bool rounded = table.storage == Storage::bfloat16;
+        auto* halves = reinterpret_cast<uint16_t*>(table.factors) + at;
+        if (rounded) {
+          for (int f = 0; f < (1 + states) * k; ++f) numbers[f] = from_bfloat16(halves[f]);
+        }
+        float* v = rounded ? numbers.data() : table.factors + at;
         float* w = table.linear + (id * table.outputs + c) * (1 + states);
         for (int f = 0; f < team.n_factors && team.scale >= 0; f += 2) {
           float pair[2];
@@ -423,6 +448,7 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
           if (f + 1 < team.n_factors) v[f + 1] = team.scale * pair[1];
         }
         team.start(v, k, team.steps.l2_factors, team.steps.l1_factors, id);
+        for (int f = 0; rounded && f < (1 + states) * k; ++f) halves[f] = to_bfloat16(numbers[f]);
         if (team.weights) team.start(w, 1, team.steps.l2_linear, team.steps.l1_linear, id);
       }
     }
@@ -453,17 +479,18 @@ void bind_fm(nb::module_& m) {
       .def_ro("n_rows", &BatchView::n_rows);
   nb::class_<TableView>(m, "Table", "Parameters and optimizer state, feature-major.")
       .def(nb::init<Out<float>, Out<float>, Out<float>, int64_t, int, int, int, int, int, int, int,
-                    std::optional<Out<float>>, std::optional<Array<float>>>(),
+                    std::optional<Out<float>>, std::optional<Array<float>>, bool>(),
            nb::kw_only(), nb::arg("factors"), nb::arg("linear"), nb::arg("bias"), nb::arg("n_features"),
            nb::arg("padded"), nb::arg("outputs"), nb::arg("optimizer"), nb::arg("model") = 0,
            nb::arg("n_fields") = 0, nb::arg("length") = 0, nb::arg("order") = 2,
-           nb::arg("field_weights") = nb::none(), nb::arg("scales") = nb::none());
+           nb::arg("field_weights") = nb::none(), nb::arg("scales") = nb::none(), nb::arg("bfloat16") = false);
   nb::class_<StepsView>(m, "Steps", "What an update does: loss, interactions, step size, penalties.")
       .def(nb::init<int, float, bool, float, float, float, float, float, float, Array<float>, Array<float>,
-                    Array<float>, bool>(),
+                    Array<float>, bool, uint32_t>(),
            nb::kw_only(), nb::arg("loss"), nb::arg("loss_parameter"), nb::arg("across_fields"), nb::arg("learning_rate"),
            nb::arg("beta"), nb::arg("beta2"), nb::arg("epsilon"), nb::arg("l1_linear"),
-           nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"), nb::arg("rates"), nb::arg("scaled"));
+           nb::arg("l1_factors"), nb::arg("l2_linear"), nb::arg("l2_factors"), nb::arg("rates"), nb::arg("scaled"),
+           nb::arg("seed"));
 
   m.def("train", &train, nb::kw_only(), nb::arg("batch"), nb::arg("order").none(), nb::arg("table"),
         nb::arg("steps"), nb::arg("hot_ids").none(), nb::arg("rows_before"),

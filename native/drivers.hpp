@@ -54,7 +54,7 @@ struct Pass {
 
   Pass(const Batch& b, const int64_t* o, const Table& t, const Steps& s, const Hot& h, const Blocks& k)
       : batch(b), order(o), table(t), steps(s), hot(h), blocks(k), states(states_of(s.optimizer)),
-        stride(int64_t{t.outputs} * (1 + states) * t.k), linear_stride(int64_t{t.outputs} * (1 + states)),
+        stride(floats_of(t.storage, int64_t{t.outputs} * (1 + states) * t.k)), linear_stride(int64_t{t.outputs} * (1 + states)),
         weights(int64_t{t.weight_rows} * fields_apart(t.weight_rows)),
         steady(s.optimizer == Optimizer::adam ? steady_after(s.beta > s.beta2 ? s.beta : s.beta2) : 0) {}
   static int64_t steady_after(double decay) { return static_cast<int64_t>(-20 / std::log(decay)); }
@@ -65,6 +65,7 @@ struct Pass {
     return at;
   }
   Shared shared() const { return {table.bias, table.field_weights}; }
+  uint32_t turn(int64_t i) const { return scrambled(scrambled(steps.seed) + static_cast<uint32_t>(blocks.rows_before + i)); }
 };
 
 // What a row keeps between its score and its update.
@@ -166,7 +167,8 @@ double train_rows(const Pass& pass, const I& cross, int64_t begin, int64_t end, 
   for (int64_t i = begin; i < end; ++i) {
     if (pass.order && i + 4 * kAhead < end) prefetch_row(pass.batch, pass.row(i + 4 * kAhead));
     if (at.scales && i + 2 * kAhead < end) prefetch_scales(pass.batch, at.scales, pass.row(i + 2 * kAhead));
-    const Row& row = s.ring[i];
+    Row& row = s.ring[i];
+    row.turn = pass.turn(i);
     Row& coming = s.ring[i + kAhead];
     if (i + kAhead < end) resolve<I::kGeneral>(pass.batch, at, pass.row(i + kAhead), pool_fields, coming);
     loss += look<I, I::kEarly>(pass, cross, row, coming, shared, s.z.data, s.kept());
@@ -191,9 +193,10 @@ class Private {
         factors_(pass.hot.count * pass.stride), factors_base_(pass.hot.count * pass.stride),
         linear_(pass.hot.count * pass.linear_stride), linear_base_(pass.hot.count * pass.linear_stride),
         bias_(pass.linear_stride), bias_base_(pass.linear_stride),
-        weights_(pass.linear_stride * pass.weights), weights_base_(pass.linear_stride * pass.weights) {
+        weights_(pass.linear_stride * pass.weights), weights_base_(pass.linear_stride * pass.weights),
+        wide_(6 * pass.stride), rounds_(pass.turn(0)) {
     if (!factors_.raw || !factors_base_.raw || !linear_.raw || !linear_base_.raw || !bias_.raw ||
-        !bias_base_.raw || !weights_.raw || !weights_base_.raw)
+        !bias_base_.raw || !weights_.raw || !weights_base_.raw || !wide_.raw)
       throw std::bad_alloc();
     merge(true);  // of nothing: copies the table
   }
@@ -216,8 +219,11 @@ class Private {
       const int64_t id = pass_.hot.ids[i];
       const int32_t field = pass_.steps.per_field && pass_.batch.field_of ? pass_.batch.field_of[id] : 0;
       const float scale = t.scales && pass_.steps.varied ? std::fabs(t.scales[id]) : 1.0f;
-      merge_one(t.factors + id * pass_.stride, factors_.data + i * pass_.stride,
-                factors_base_.data + i * pass_.stride, t.k, rates_of(pass_.steps, true, field, scale));
+      float* numbers[] = {t.factors + id * pass_.stride, factors_.data + i * pass_.stride,
+                          factors_base_.data + i * pass_.stride};
+      widen(numbers);
+      merge_one(numbers[0], numbers[1], numbers[2], t.k, rates_of(pass_.steps, true, field, scale));
+      narrow(t.factors + id * pass_.stride, i);
       merge_one(t.linear + id * pass_.linear_stride, linear_.data + i * pass_.linear_stride,
                 linear_base_.data + i * pass_.linear_stride, 1, rates_of(pass_.steps, false, field, scale));
     }
@@ -227,6 +233,25 @@ class Private {
   }
 
  private:
+  bool rounded() const { return pass_.table.storage == Storage::bfloat16; }
+
+  // The table's, this thread's and the base's numbers of a hot feature as floats.
+  void widen(float** numbers) {
+    for (int n = 0; rounded() && n < 3; ++n) {
+      float* out = wide_.data + n * 2 * pass_.stride;
+      for (int64_t f = 0; f < 2 * pass_.stride; f += 4) Stored<Storage::bfloat16>::load<4>(numbers[n], f).store(out + f);
+      numbers[n] = out;
+    }
+  }
+  void narrow(float* shared, int64_t slot) {
+    if (!rounded()) return;
+    const Store<4, Storage::bfloat16> store(++rounds_);
+    for (int64_t f = 0; f < 2 * pass_.stride; f += 4) store.put<true>(shared, f, Vec<4>::load(wide_.data + f), 0);
+    for (float* copy : {factors_.data, factors_base_.data}) {
+      std::memcpy(copy + slot * pass_.stride, shared, static_cast<size_t>(pass_.stride) * sizeof(float));
+    }
+  }
+
   // Optimizer states are sums and add up. So do parameter changes, but for AdaGrad: a change made
   // while the sum of squares went from base to mine would have been smaller, had it come after
   // the other threads' shared - base; steps lr g / sqrt(a) over a rising a add up to 2 lr sqrt(a).
@@ -266,6 +291,8 @@ class Private {
   const Pass& pass_;
   bool add_ = true;
   Buffer<float> factors_, factors_base_, linear_, linear_base_, bias_, bias_base_, weights_, weights_base_;
+  Buffer<float> wide_;  // three features' numbers, rounded ones as floats
+  uint32_t rounds_;      // roundings of merged features
 };
 
 class SpinLock {
@@ -391,6 +418,7 @@ double train_blocks_as(const Pass& pass, const I& cross, int64_t count, int thre
         Row& coming = s.ring[i + kAhead];
         if (i + kAhead < n) resolve<I::kGeneral>(pass.batch, own, pass.row(begin + i + kAhead), pool_fields, coming);
         const Steps& steps = clock.at(begin + i);
+        s.ring[i].turn = pass.turn(begin + i);
         step<I, O>(pass, team.cross, steps, s.ring[i], coming, team.kept(i), s.extra.data);
         step_weights<I, O>(pass, team.cross, steps, team.kept(i), s.extra.data, pass.shared(), t, team.threads);
         fetch_rest(coming, s.ring[i].m, s.ring[i].n, pass.stride);
@@ -425,6 +453,11 @@ double with_optimizer(Optimizer o, Run run) {
 // Frozen scores go with frozen vectors, which only general interactions keep.
 template <class I>
 double train_with(const Pass& pass, const I& cross, int64_t count, bool frozen, int threads) {
+  if constexpr (I::kStorage == Storage::bfloat16) {  // AdaGrad alone
+    if (!frozen) return train_as<I, Optimizer::adagrad>(pass, cross, count, threads);
+    if constexpr (I::kGeneral) return train_blocks_as<I, Optimizer::adagrad>(pass, cross, count, threads);
+    return 0.0;
+  }
   if (pass.steps.pulls) {
     if constexpr (I::kGeneral) {
       Scratch scratch(pass, cross);

@@ -13,9 +13,9 @@ namespace {
 constexpr int kBlock = 16;  // k, the floats of all vectors of a feature, is a multiple of it
 
 // LENGTH: of a vector for one field; 0: any.
-template <int LENGTH, bool GENERAL>
+template <int LENGTH, bool GENERAL, Storage M = Storage::float32>
 struct FieldAware {
-  static constexpr Storage kStorage = Storage::float32;
+  static constexpr Storage kStorage = M;
   static constexpr bool kGeneral = GENERAL, kKeeps = GENERAL, kEarly = true;
   int k, n_fields, any_length;
   int64_t longest;
@@ -27,20 +27,27 @@ struct FieldAware {
   int64_t pooled() const { return GENERAL ? longest * any_length : 0; }
   int64_t extra() const { return GENERAL ? k : 0; }
 
-  // The sum of a b over one vector. Where KEEP, a goes to `turned` and b to `straight`.
+  static CROSSFM_INLINE float number(const float* p, int64_t at) {
+    if constexpr (M == Storage::float32) return p[at];
+    else return Stored<M>::wide(reinterpret_cast<const uint16_t*>(p)[at]);
+  }
+
+  // The sum of a b over one vector, a from number i on and b from j on. Where KEEP, a goes to
+  // `turned` and b to `straight`.
   template <bool KEEP>
-  CROSSFM_INLINE void meet(const float* a, const float* b, float* straight, float* turned, Vec<4>& sum,
-                           float& rest) const {
+  CROSSFM_INLINE void meet(const float* a, int64_t i, const float* b, int64_t j, float* straight, float* turned,
+                           Vec<4>& sum, float& rest) const {
     const int n = length();
     int e = 0;
     for (; e + 4 <= n; e += 4) {
-      const auto x = Vec<4>::load(a + e), y = Vec<4>::load(b + e);
+      const auto x = Stored<M>::template load<4>(a, i + e), y = Stored<M>::template load<4>(b, j + e);
       sum = sum + x * y;
       if constexpr (KEEP) y.store(straight + e), x.store(turned + e);
     }
     for (; e < n; ++e) {
-      rest += a[e] * b[e];
-      if constexpr (KEEP) straight[e] = b[e], turned[e] = a[e];
+      const float x = number(a, i + e), y = number(b, j + e);
+      rest += x * y;
+      if constexpr (KEEP) straight[e] = y, turned[e] = x;
     }
   }
 
@@ -54,8 +61,8 @@ struct FieldAware {
     CROSSFM_INLINE void next() {
       if constexpr (FETCH) {
         if (t >= coming.m) return;
-        prefetch(coming.p[t] + shift + b);
-        b += 16;
+        prefetch(coming.p[t] + Stored<M>::floats(shift + b));
+        b += Stored<M>::kLine;
         if (b >= k) b = 0, ++t;
       }
     }
@@ -77,17 +84,17 @@ struct FieldAware {
     Vec<4> sum = Vec<4>::all(0), sum2 = sum;
     float rest = 0;
     for (int64_t t = 0; t < m; ++t) {
-      const float* v = p[t] + shift;
       float* mine = S + t * k;
       float* other = S + t * n;
       int64_t u = 0;
       for (; u + 1 < t; u += 2) {
         ahead.next();
-        meet<KEEP>(v + u * n, p[u] + shift + t * n, mine + u * n, other + u * k, sum, rest);
-        meet<KEEP>(v + (u + 1) * n, p[u + 1] + shift + t * n, mine + (u + 1) * n, other + (u + 1) * k, sum2, rest);
+        meet<KEEP>(p[t], shift + u * n, p[u], shift + t * n, mine + u * n, other + u * k, sum, rest);
+        meet<KEEP>(p[t], shift + (u + 1) * n, p[u + 1], shift + t * n, mine + (u + 1) * n, other + (u + 1) * k, sum2,
+                   rest);
       }
       ahead.next();
-      if (u < t) meet<KEEP>(v + u * n, p[u] + shift + t * n, mine + u * n, other + u * k, sum, rest);
+      if (u < t) meet<KEEP>(p[t], shift + u * n, p[u], shift + t * n, mine + u * n, other + u * k, sum, rest);
       if constexpr (KEEP) {
         for (int e = 0; e < n; ++e) mine[t * n + e] = 0;
         for (int64_t e = m * n; e < k; ++e) mine[e] = 0;
@@ -98,8 +105,8 @@ struct FieldAware {
   }
 
   CROSSFM_INLINE void fetch_vectors(const Row& coming, int64_t t, int64_t shift) const {
-    const float* p = coming.p[t < coming.m ? t : 0] + shift;
-    for (int b = 0; b < k; b += 16) prefetch(p + b);
+    const float* p = coming.p[t < coming.m ? t : 0] + Stored<M>::floats(shift);
+    for (int b = 0; b < k; b += Stored<M>::kLine) prefetch(p + Stored<M>::floats(b));
   }
 
   // Any features in any number; those of a field stand together.
@@ -117,13 +124,13 @@ struct FieldAware {
       if constexpr (FETCH) fetch_vectors(coming, t, shift);
       const int64_t f = row.field[t];
       const float x = row.x[t];
-      const float* v = row.p[t] + shift;
-      for (int e = 0; e < n; ++e) pooled[t * n + e] = x * v[f * n + e];
+      const float* v = row.p[t];
+      for (int e = 0; e < n; ++e) pooled[t * n + e] = x * number(v, shift + f * n + e);
       for (int64_t u = 0; u < m; ++u) {
         if (!first(u)) continue;
         const int64_t g = row.field[u];
         float* sum = S + g * k + f * n;
-        for (int e = 0; e < n; ++e) sum[e] += x * v[g * n + e];
+        for (int e = 0; e < n; ++e) sum[e] += x * number(v, shift + g * n + e);
       }
     }
     float total = 0, within = 0;
@@ -156,7 +163,8 @@ struct FieldAware {
                              float* gradient, float g, const Steps& steps) const {
     using V = Vec<kBlock>;
     constexpr int N = Policy<O>::kStates;
-    const int n = length();
+    const int n = length(), k = this->k;  // the compiler cannot tell that no store changes it
+    const Store<kBlock, M> store(row.turn);
     Rates rates = rates_of(steps, true, 0, 1);
     for (int64_t t = 0; t < row.m; ++t) {
       const int64_t f = row.field[t];
@@ -170,15 +178,17 @@ struct FieldAware {
         gx = g * row.x[t];
         if (steps.varied) rates = rates_of(steps, true, row, t);
       }
-      float* p = row.p[t] + shift;
+      float* p = row.p[t];
+      const uint32_t feature = shift_of(row, t);
       const V scale = V::all(gx), decay = V::all(Policy<O>::decay(rates));
       for (int b = 0; b < k; b += kBlock) {
-        for (int i = 1; i <= N; ++i) fetch<kBlock>(coming, t, shift + b + int64_t{i} * k);
-        V v = V::load(p + b), state[N + 1];
-        for (int i = 0; i < N; ++i) state[i] = V::load(p + b + int64_t{i + 1} * k);
+        const int64_t at = shift + b;
+        for (int i = 1; i <= N; ++i) fetch<kBlock, M>(coming, t, at + int64_t{i} * k);
+        V v = Stored<M>::template load<kBlock>(p, at), state[N + 1];
+        for (int i = 0; i < N; ++i) state[i] = Stored<M>::template load<kBlock>(p, at + int64_t{i + 1} * k);
         Policy<O>::template step<kBlock>(v, state, scale * V::load(turned + b) + decay * v, rates);
-        v.store(p + b);
-        for (int i = 0; i < N; ++i) state[i].store(p + b + int64_t{i + 1} * k);
+        store.template put<false>(p, at, v, feature);
+        for (int i = 0; i < N; ++i) store.template put<true>(p, at + int64_t{i + 1} * k, state[i], feature);
       }
     }
   }
@@ -187,11 +197,11 @@ struct FieldAware {
 };
 
 // Calls run with the interaction for these rows.
-template <class Shape, class Run>
+template <Storage M, class Shape, class Run>
 void with_interaction(const Batch& batch, const Shape& shape, bool across_fields, bool special, Run run) {
   const bool general = special || batch.values || batch.fields || batch.field_of;
   const auto with = [&]<int LENGTH, bool GENERAL>() {
-    run(FieldAware<LENGTH, GENERAL>{shape.k, shape.n_fields, shape.length, batch.longest_row, !across_fields});
+    run(FieldAware<LENGTH, GENERAL, M>{shape.k, shape.n_fields, shape.length, batch.longest_row, !across_fields});
   };
   const auto of_length = [&]<int LENGTH>() {
     if (general) with.template operator()<LENGTH, true>();
@@ -204,14 +214,19 @@ void with_interaction(const Batch& batch, const Shape& shape, bool across_fields
 
 double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
   double loss = 0;
-  with_interaction(pass.batch, pass.table, pass.steps.across_fields, frozen || pass.table.scales || pass.steps.pulls,
-                   [&](const auto& cross) { loss = train_with(pass, cross, count, frozen, threads); });
+  const auto with = [&]<Storage M>() {
+    with_interaction<M>(pass.batch, pass.table, pass.steps.across_fields, frozen || pass.table.scales || pass.steps.pulls,
+                        [&](const auto& cross) { loss = train_with(pass, cross, count, frozen, threads); });
+  };
+  if (pass.table.storage == Storage::bfloat16) with.template operator()<Storage::bfloat16>();
+  else with.template operator()<Storage::float32>();
   return loss;
 }
 
 void score(const Batch& batch, int64_t count, const Scores& model, float* out, int threads) {
-  with_interaction(batch, model, model.across_fields, false,
-                   [&](const auto& cross) { score_as(batch, count, model, cross, out, threads); });
+  with_interaction<Storage::float32>(batch, model, model.across_fields, false, [&](const auto& cross) {
+    score_as(batch, count, model, cross, out, threads);
+  });
 }
 
 }  // namespace

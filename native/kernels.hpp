@@ -34,6 +34,12 @@ constexpr Optimizer kPullSgd{kOptimizers}, kPullAdagrad{kOptimizers + 1};
 
 inline int states_of(Optimizer o) { return o == Optimizer::sgd ? 0 : o == Optimizer::adagrad ? 1 : 2; }
 
+// How the factors of a table lie in memory: k numbers of 4, 2 or 1 bytes, one feature behind the
+// other. int8: each number times its feature's scale, which lies behind the linear weight.
+// bfloat16 is for training, the others are for scores.
+enum class Storage : int { float32, float16, int8, bfloat16 };
+constexpr int kStorages = 4;
+
 // Parameters and optimizer state, feature-major. With s = states_of(optimizer):
 //   factors [n_features][outputs][1 + s][k]   v, then its state, adjacent in memory
 //   linear  [n_features][outputs][1 + s]      w, then its state
@@ -44,9 +50,10 @@ inline int states_of(Optimizer o) { return o == Optimizer::sgd ? 0 : o == Optimi
 // and a field-matrixed one the same with k numbers for each field, [n_fields k][fields_apart(n_fields k)].
 // A higher-order one has `length` numbers for each order from 2 on, side by side.
 struct Table {
-  float* factors = nullptr;
+  float* factors = nullptr;  // float32, or bfloat16: then half as many floats
   float* linear = nullptr;
   float* bias = nullptr;
+  Storage storage = Storage::float32;
   int64_t n_features = 0;
   int k = 0;        // padded number of factors
   int outputs = 1;  // classes under softmax and hinge
@@ -77,6 +84,7 @@ struct Steps {
   const float* rates = nullptr;      // the same: what the learning rate is multiplied by
   bool per_field = false;
   bool varied = false;  // rates and penalties are a feature's own: per_field, or Table::scales with them
+  uint32_t seed = 0;    // of the random bits that bfloat16 is rounded with
   // [2][n_fields], of weights and of factors, or null. Then a pass trains nothing, but adds here the
   // change of the loss per unit of a field's penalty: the sum of learning rate * gradient * parameter.
   double* pulls = nullptr;
@@ -120,11 +128,6 @@ struct Hot {
   static bool is(int32_t entry, int64_t id, int bits) { return entry >> (bits - 1) == rest(id, bits); }
   static int64_t slot(int32_t entry, int bits) { return entry & slot_mask(bits); }
 };
-
-// How the factors of a table lie in memory: k numbers of 4, 2 or 1 bytes, one feature behind the
-// other. int8: each number times its feature's scale, which lies behind the linear weight.
-enum class Storage : int { float32, float16, int8 };
-constexpr int kStorages = 3;
 
 struct Scores {
   const float* factors = nullptr;  // as `storage` says

@@ -25,11 +25,19 @@ struct Plain {
   template <Optimizer O>
   CROSSFM_INLINE void update(const Row& row, const Row& coming, int64_t shift, const float* S, const float* pooled,
                              float*, float g, const Steps& steps) const {
-    update_factors<B, GENERAL, O>(row, coming, shift, k, S, pooled, g, steps);
+    update_factors<B, GENERAL, O, M>(row, coming, shift, k, S, pooled, g, steps);
   }
   template <Optimizer O>
   void update_weights(float*, const float*, const float*, float*, float, const Steps&, int, int) const {}
 };
+
+// Blocks of at most 16 for storage that is seldom wanted with more: fewer kernels.
+template <class Run>
+void with_narrow_block(int k, Run run) {
+  if (k % 16 == 0) run.template operator()<16>();
+  else if (k % 8 == 0) run.template operator()<8>();
+  else run.template operator()<4>();
+}
 
 double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
   const int k = pass.table.k;
@@ -37,6 +45,13 @@ double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
   const bool across = pass.steps.across_fields;
   const bool general = frozen || pass.batch.values || across || pass.steps.varied;
   double loss = 0;
+  if (pass.table.storage == Storage::bfloat16) {
+    with_narrow_block(k, [&]<int B>() {
+      if (general) loss = train_with(pass, Plain<B, true, Storage::bfloat16>{k, longest, across}, count, frozen, threads);
+      else loss = train_with(pass, Plain<B, false, Storage::bfloat16>{k, longest, across}, count, frozen, threads);
+    });
+    return loss;
+  }
   with_block(k, [&]<int B>() {
     if (general) loss = train_with(pass, Plain<B, true>{k, longest, across}, count, frozen, threads);
     else loss = train_with(pass, Plain<B, false>{k, longest, across}, count, frozen, threads);

@@ -37,6 +37,8 @@ struct Row {
   int32_t* run = nullptr;       // which pooled vector it belongs to; room for look-ups where none is asked for
   int32_t* field = nullptr;     // its field; where rows bring none, its place
   float* spare = nullptr;       // a linear weight of no feature
+  const float* base = nullptr;  // factors of the table's first feature
+  uint32_t turn = 0;            // random number of the update
 };
 
 // Where parameters lie, and the private copies of the hot ones.
@@ -129,6 +131,7 @@ inline void resolve_ids(const Batch& batch, const Places& at, int64_t r, bool po
   int64_t m = 0, bare = end - begin;  // features without factors are put down from the end
   int32_t run = -1, last = -1;
   row.index = r;
+  row.base = at.factors;
   if constexpr (!GENERAL && !SCALED && SHARING != Sharing::owned) {
     row.m = row.n = m = end - begin;
     point_all<SHARING>(at, ids + begin, m, row.run, row.p, row.w);

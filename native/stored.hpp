@@ -119,6 +119,114 @@ struct Stored<Storage::int8> {
   }
 };
 
+// The upper half of a float: 8 bits of precision.
+template <>
+struct Stored<Storage::bfloat16> {
+  static constexpr int kLine = 32;
+  static constexpr int64_t floats(int64_t n) { return n / 2; }
+  template <int B>
+  static CROSSFM_INLINE Vec<B> load(const float* p, int64_t at) {
+    Vec<B> v;
+    constexpr int L = Vec<B>::L;
+    const auto* halves = reinterpret_cast<const uint16_t*>(p) + at;
+    for (int i = 0; i < Vec<B>::C; ++i) {
+#if defined(__GNUC__) || defined(__clang__)
+#if defined(__AVX512F__)
+      if constexpr (L == 16) {
+        const auto wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves + i * L)));
+        v.c[i] = (typename Vec<B>::T)_mm512_slli_epi32(wide, 16);
+        continue;
+      }
+#endif
+      typename Lanes<uint16_t, L>::type narrow;
+      std::memcpy(&narrow, halves + i * L, sizeof narrow);
+      const auto bits = __builtin_convertvector(narrow, typename Lanes<uint32_t, L>::type) << 16;
+      std::memcpy(&v.c[i], &bits, sizeof bits);
+#else
+      for (int l = 0; l < L; ++l) v.c[i][l] = wide(halves[i * L + l]);
+#endif
+    }
+    return v;
+  }
+  static float wide(uint16_t half) {
+    const uint32_t bits = uint32_t{half} << 16;
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+  }
+  static uint16_t narrow(float x, uint32_t random) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return static_cast<uint16_t>((bits + random) >> 16);
+  }
+};
+
+// 32 bits, each of which depends on all of x (Wellons' lowbias32).
+CROSSFM_INLINE uint32_t scrambled(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x7FEB352Du;
+  x = (x ^ (x >> 15)) * 0x846CA68Bu;
+  return x ^ (x >> 16);
+}
+
+// How new numbers of a row's features go to memory.
+template <int B, Storage M>
+struct Store {
+  explicit CROSSFM_INLINE Store(uint32_t) {}
+  template <bool UPPER>
+  CROSSFM_INLINE void put(float* p, int64_t at, const Vec<B>& v, uint32_t) const { v.store(p + at); }
+};
+
+// bfloat16 rounds at random, so that the mean over many roundings is the number itself and steps far
+// below a unit of the last place are not lost (Gupta et al. 2015): up where the part cut off and 16
+// random bits make a whole. Those are the lower half of 32 bits a lane, or (UPPER) the upper one,
+// drawn once a row and shifted for each feature.
+template <int B>
+struct Store<B, Storage::bfloat16> {
+  static constexpr int L = Vec<B>::L;
+  uint32_t draws[B];
+
+  explicit CROSSFM_INLINE Store(uint32_t turn) {
+    for (int l = 0; l < B; ++l) draws[l] = scrambled(turn + static_cast<uint32_t>(l) * 0x9E3779B9u);
+  }
+
+  template <bool UPPER>
+  CROSSFM_INLINE void put(float* p, int64_t at, const Vec<B>& v, uint32_t shift) const {
+    shift += static_cast<uint32_t>(static_cast<uint64_t>(at) / B) * 0x85EBCA6Bu;
+    auto* halves = reinterpret_cast<uint16_t*>(p) + at;
+    for (int i = 0; i < Vec<B>::C; ++i) {
+#if defined(__GNUC__) || defined(__clang__)
+      using U = typename Lanes<uint32_t, L>::type;
+      U x, bits;
+      std::memcpy(&x, draws + i * L, sizeof x);
+      x = x + shift;
+      std::memcpy(&bits, &v.c[i], sizeof bits);
+      bits = (bits + (UPPER ? x >> 16 : x & 0xFFFFu)) >> 16;
+#if defined(__AVX512F__)
+      if constexpr (L == 16) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(halves + i * L), _mm512_cvtepi32_epi16((__m512i)bits));
+        continue;
+      }
+#endif
+      const auto narrow = __builtin_convertvector(bits, typename Lanes<uint16_t, L>::type);
+      std::memcpy(halves + i * L, &narrow, sizeof narrow);
+#else
+      for (int l = 0; l < L; ++l) {
+        const uint32_t x = draws[i * L + l] + shift;
+        halves[i * L + l] = Stored<Storage::bfloat16>::narrow(v.c[i][l], UPPER ? x >> 16 : x & 0xFFFFu);
+      }
+#endif
+    }
+  }
+};
+
+// The shift of feature t of a row: of its place in the table and the row's turn, not of the thread
+// that makes the update.
+CROSSFM_INLINE uint32_t shift_of(const Row& row, int64_t t) {
+  const auto place = reinterpret_cast<uintptr_t>(row.p[t]) - reinterpret_cast<uintptr_t>(row.base);
+  const uint32_t x = (static_cast<uint32_t>(place / 8) ^ row.turn) * 0x7FEB352Du;
+  return (x ^ (x >> 15)) * 0x846CA68Bu;  // so that no two features go up and down together
+}
+
 // B factors of feature t of a row, from number `at` on. The scale of int8 lies behind the linear
 // weight.
 template <int B, Storage S>
@@ -135,7 +243,7 @@ template <int B, Storage S = Storage::float32>
 CROSSFM_INLINE void fetch(const Row& coming, int64_t t, int64_t at) {
   const float* p = coming.p[t < coming.m ? t : 0] + Stored<S>::floats(at);
   for (int f = 0; f < B; f += Stored<S>::kLine) prefetch(p + Stored<S>::floats(f));
-  if constexpr (S != Storage::float32) prefetch(p + Stored<S>::floats(B) - 1);  // at any address
+  if constexpr (S == Storage::float16 || S == Storage::int8) prefetch(p + Stored<S>::floats(B) - 1);  // at any address
 }
 
 // All factors of a row as floats, for interactions that read them from memory: `out` [m][k].
@@ -149,10 +257,11 @@ void unpack_as(const Row& row, int k, float* out) {
 inline void unpack(Storage s, const Row& row, int k, float* out) {
   if (s == Storage::float16) unpack_as<Storage::float16>(row, k, out);
   else if (s == Storage::int8) unpack_as<Storage::int8>(row, k, out);
+  else if (s == Storage::bfloat16) unpack_as<Storage::bfloat16>(row, k, out);
 }
 
 inline int64_t floats_of(Storage s, int64_t n) {
-  return s == Storage::float16 ? Stored<Storage::float16>::floats(n)
+  return s == Storage::float16 || s == Storage::bfloat16 ? Stored<Storage::float16>::floats(n)
          : s == Storage::int8  ? Stored<Storage::int8>::floats(n) : n;
 }
 

@@ -130,20 +130,22 @@ CROSSFM_INLINE Rates rates_of(const Steps& s, bool factors, const Row& row, int6
 
 // d score / d v_i = x_i (S - p), p the pooled vector of the feature's field (x_i v_i where the
 // field is the feature alone).
-template <int B, bool GENERAL, Optimizer O>
+template <int B, bool GENERAL, Optimizer O, Storage M = Storage::float32>
 CROSSFM_INLINE void update_factors(Row row, Row coming, int64_t shift, int k, const float* S,
                                    const float* pooled, float g, const Steps& steps) {
   using V = Vec<B>;
   constexpr int N = Policy<O>::kStates;
   Rates rates = rates_of(steps, true, 0, 1);
+  const Store<B, M> store(row.turn);
   if (!GENERAL && row.m == 1) g = 0;  // S - p is 0 then, to the bit
   for (int b = 0; b < k; b += B) {
     const V s = V::load(S + b), gs = V::all(g) * s, pull = V::all(Policy<O>::decay(rates) - g);
     for (int64_t t = 0; t < row.m; ++t) {
-      for (int i = 0; i <= N; ++i) fetch<B>(coming, t, shift + b + int64_t{i} * k);
-      float* p = row.p[t] + shift + b;
-      V v = V::load(p), state[N + 1], gradient;
-      for (int i = 0; i < N; ++i) state[i] = V::load(p + int64_t{i + 1} * k);
+      for (int i = 0; i <= N; ++i) fetch<B, M>(coming, t, shift + b + int64_t{i} * k);
+      float* p = row.p[t];
+      const int64_t at = shift + b;
+      V v = Stored<M>::template load<B>(p, at), state[N + 1], gradient;
+      for (int i = 0; i < N; ++i) state[i] = Stored<M>::template load<B>(p, at + int64_t{i + 1} * k);
       if constexpr (GENERAL) {
         if (steps.varied) rates = rates_of(steps, true, row, t);
         gradient = V::all(g * row.x[t]) * (s - V::load(pooled + int64_t{row.run[t]} * k + b)) +
@@ -152,8 +154,9 @@ CROSSFM_INLINE void update_factors(Row row, Row coming, int64_t shift, int k, co
         gradient = gs + pull * v;  // g (s - v) + decay v
       }
       Policy<O>::template step<B>(v, state, gradient, rates);
-      v.store(p);
-      for (int i = 0; i < N; ++i) state[i].store(p + int64_t{i + 1} * k);
+      const uint32_t feature = shift_of(row, t);
+      store.template put<false>(p, at, v, feature);
+      for (int i = 0; i < N; ++i) store.template put<true>(p, at + int64_t{i + 1} * k, state[i], feature);
     }
   }
 }

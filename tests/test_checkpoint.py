@@ -12,7 +12,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from solver_problems import by_solver, make_rows, with_
+from solver_problems import SOLVER_CASES, make_rows, with_
 from test_streaming import Blocks, same_state
 
 import crossfm as cf
@@ -64,7 +64,11 @@ def watch_of(patience):
     return Watch(valid, evaluate, "loss", lambda new, best: new < best, patience)
 
 
-@by_solver
+@pytest.mark.parametrize(
+    "base",
+    [*SOLVER_CASES, AdaGrad(learning_rate=0.1, precision="bfloat16")],
+    ids=[*(o.optimizer for o in SOLVER_CASES), "bfloat16"],
+)
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("patience", [0, 2])
 def test_goes_on_to_the_same_bits_from_anywhere(base, streamed, patience, tmp_path):

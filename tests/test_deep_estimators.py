@@ -322,7 +322,7 @@ def test_the_words_of_the_other_estimators():
     ours, theirs = set(DeepClassifier().get_params()), set(FMClassifier().get_params())
     assert theirs - ours == {
         "loss", "l1_linear", "l1_factors", "warm_start", "n_jobs", "deterministic", "stream",
-        "cache_dir", "l2_scaling", "min_count_factors",
+        "cache_dir", "l2_scaling", "min_count_factors", "precision",
     }  # fmt: skip
     assert ours - theirs == {
         "network", "network_options", "learning_rate_dense", "batch_size", "weight_decay",

@@ -204,8 +204,8 @@ def test_threads_reach_the_loss_of_one(base, model, interactions):
     assert one < 0.6
     assert loss(n_jobs=2, deterministic=True) < one + 0.015
     # Threads take turns at random. Where the system keeps one from running for long, its last
-    # steps come from a point long left: with Adam, once in a hundred runs on a crowded machine.
-    assert any(loss(n_jobs=2) < one + 0.015 for _ in range(2))
+    # steps come from a point long left: with Adam, in one run of ten on a crowded machine.
+    assert any(loss(n_jobs=2) < one + 0.015 for _ in range(5))
 
 
 @by_model

@@ -70,6 +70,7 @@ class Table:
         order: int = 2,
         field_weights: NDArray[numpy.float32] | None = None,
         scales: NDArray[numpy.float32] | None = None,
+        bfloat16: bool = False,
     ) -> None: ...
 
 class Steps:
@@ -91,6 +92,7 @@ class Steps:
         l2_factors: NDArray[numpy.float32],
         rates: NDArray[numpy.float32],
         scaled: bool,
+        seed: int,
     ) -> None: ...
 
 def train(

@@ -214,6 +214,7 @@ class FMBase(EstimatorBase):
             field_learning_rates=rates,
             adaptive=adaptive or None,
             l2_scaling=self.l2_scaling,
+            precision=None if self.precision == "float32" else self.precision,
             min_count_factors=check_count("min_count_factors", self.min_count_factors, 1),
             l2_linear=l2_linear,
             l2_factors=l2_factors,

@@ -314,15 +314,15 @@ def check_size(options: SolverOptions, n_features: int) -> None:
     Raises:
         DataError: the size found, and what to do.
     """
-    width = padded_factors(options) + 1
-    numbers = n_features * options.n_outputs * (1 + options.states) * width
+    width = padded_factors(options) * (2 if options.bfloat16 else 4) + 4
+    size = n_features * options.n_outputs * (1 + options.states) * width
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows
         memory = 2**63
-    if 4 * numbers > memory:
+    if size > memory:
         raise DataError(
-            f"ids up to {n_features - 1} make a table of {4 * numbers / 2**30:,.0f} GB, more than"
+            f"ids up to {n_features - 1} make a table of {size / 2**30:,.0f} GB, more than"
             f" the memory of this machine ({memory / 2**30:,.0f} GB); renumber or hash the ids, or"
             " take fewer factors"
         )

@@ -49,6 +49,9 @@ class FMClassifier(PredictsClasses, FMBase):
         min_count_factors: a feature has no vector, its weight alone, until it has been seen so
             often in training rows (DiFacto). Counted over all calls of `partial_fit`; a saved model
             does not hold the counts.
+        precision: what training keeps factors and their state in, "adagrad" only. "bfloat16"
+            halves their memory, rounding at random so that small steps are not lost; the model
+            that comes of it holds float32.
         l1_linear: L1 penalty of the weights, "ftrl" only.
         l1_factors: the same for the factors.
         interactions: "all" pairs of features, or "across_fields": features of one field are
@@ -129,6 +132,7 @@ class FMClassifier(PredictsClasses, FMBase):
         l2_factors: float | str | Mapping[str, float] | Sequence[float] | None = None,
         l2_scaling: float | None = None,
         min_count_factors: int = 1,
+        precision: str = "float32",
         l1_linear: float = 0.0,
         l1_factors: float = 0.0,
         interactions: str = "all",
@@ -159,6 +163,7 @@ class FMClassifier(PredictsClasses, FMBase):
         self.l2_factors = l2_factors
         self.l2_scaling = l2_scaling
         self.min_count_factors = min_count_factors
+        self.precision = precision
         self.l1_linear = l1_linear
         self.l1_factors = l1_factors
         self.interactions = interactions

@@ -13,6 +13,7 @@ from crossfm.by_field import group_fields, rows_by_field
 from crossfm.data.rows import Rows, RowStats
 from crossfm.errors import DataError
 from crossfm.model import KINDS
+from crossfm.solvers import bfloat16
 from crossfm.solvers.options import PENALTIES, SGD, Adam
 from crossfm.solvers.parameters import Parameters
 
@@ -214,7 +215,8 @@ class FusedTrainer(Parameters):
             _native.score(
                 batch=ready.batch,
                 factors=self._factors,
-                factors_at=c * per_output * self.padded,
+                factors_at=c * wide // self.options.n_outputs,
+                storage=bfloat16.STORAGE if self.options.bfloat16 else 0,
                 model=KINDS[self.options.model],
                 n_fields=self.options.n_fields,
                 length=self.options.n_factors,

@@ -17,6 +17,7 @@ MOST_ROWS = 8192  # of the matrix of all fields
 Loss = Literal["squared", "logistic", "softmax", "hinge", "huber", "poisson", "quantile"]
 Interactions = Literal["all", "across_fields"]
 Model = Literal["fm", "ffm", "fwfm", "fmfm", "hofm"]
+Precision = Literal["float32", "bfloat16"]
 PENALTIES = ("l2_linear", "l2_factors")
 
 
@@ -90,6 +91,11 @@ class SolverOptions:
     l2_scaling: float | None = None
     min_count_factors: int = 1
     adaptive: Sequence[str] = ()
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether factors and their state are kept in half of float32."""
+        return False
 
     @property
     def n_vectors(self) -> int | None:
@@ -198,8 +204,13 @@ class AdaGrad(SolverOptions):
 
     Attributes:
         initial_accumulator: value of ``a`` before the first step; larger is more careful.
+        precision: what factors and their ``a`` are kept in between steps. "bfloat16" takes half
+            the memory: they have 8 bits, each step is taken in float32, and its result rounded up
+            or down at random, so that the mean over many roundings is the number itself and small
+            steps are not lost. Linear weights stay float32. For "fm" and "ffm".
 
-    Source: Duchi, Hazan, Singer 2011.
+    Sources: Duchi, Hazan, Singer 2011; Gupta et al. 2015, Deep Learning with Limited Numerical
+    Precision (stochastic rounding).
     """
 
     optimizer: ClassVar[str] = "adagrad"
@@ -207,10 +218,29 @@ class AdaGrad(SolverOptions):
 
     learning_rate: float = 0.05
     initial_accumulator: float = 1.0
+    precision: Precision = "float32"
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether factors and their state are kept in half of float32."""
+        return self.precision == "bfloat16"
 
     def __post_init__(self) -> None:
         super(AdaGrad, self).__post_init__()
         _expect_number("initial_accumulator", self.initial_accumulator, least=1e-30)
+        _expect_one_of("precision", self.precision, get_args(Precision))
+        if self.precision == "float32":
+            return
+        if self.model not in ("fm", "ffm"):
+            raise DataError(
+                f"precision is {self.precision!r}, which {self.model} models are not trained in:"
+                " take 'float32', or an fm or ffm model"
+            )
+        if self.adaptive:
+            raise DataError(
+                f"precision is {self.precision!r}, and penalties adapt in 'float32' alone: give"
+                f" {' and '.join(self.adaptive)} as numbers, or take 'float32'"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from crossfm.by_field import fields_apart, spread_weights, weights_of
 from crossfm.errors import DataError
 from crossfm.factors import expect_exact
 from crossfm.model import KINDS, FactorModel, empty_factors
+from crossfm.solvers.bfloat16 import from_bfloat16, to_bfloat16
 from crossfm.solvers.counts import FeatureCounts
 from crossfm.solvers.options import FTRL, PENALTIES, AdaGrad, Adam, Loss, SolverOptions
 
@@ -174,7 +175,8 @@ class Parameters:
         """The parameters of output `c`, but its bias."""
         table, linear = self._views()
         n, o = model.n_features, self.options
-        table[:n, c, 0, : o.numbers] = model.factors.reshape(n, o.numbers)
+        factors = model.factors.reshape(n, o.numbers)
+        table[:n, c, 0, : o.numbers] = to_bfloat16(factors) if o.bfloat16 else factors
         linear[:n, c, 0] = model.weights
         if self.field_weights is not None:
             self.field_weights[c] = model.field_weights
@@ -206,11 +208,13 @@ class Parameters:
         """Bias, weights ``[len(ids)]`` and factors ``[len(ids), k]`` of one output.
 
         The vectors of a field-aware model stand side by side, ``[len(ids), n_fields k]``. A slice
-        of ids gives views, which the next pass changes.
+        of ids gives views, which the next pass changes; of bfloat16 factors, floats of their own.
         """
         table, linear = self._views()
-        factors = table[:, output, 0, : self.options.numbers]
-        return float(self._bias[output, 0]), linear[:, output, 0][ids], factors[ids]
+        factors = table[:, output, 0, : self.options.numbers][ids]
+        if self.options.bfloat16:
+            factors = from_bfloat16(factors)
+        return float(self._bias[output, 0]), linear[:, output, 0][ids], factors
 
     def field_weights_of(self, output: int) -> NDArray[np.float32] | None:
         """Weights of each two fields of one output; None where the model has none.
@@ -306,14 +310,20 @@ class Parameters:
     def _widths(self) -> tuple[int, int]:
         """Floats that a feature takes in the factors and in the linear array."""
         narrow = self.options.n_outputs * (1 + self.options.states)
-        return narrow * self.padded, narrow
+        return narrow * self.padded // (2 if self.options.bfloat16 else 1), narrow
 
-    def _views(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """factors [n, outputs, 1 + states, padded] and linear [n, outputs, 1 + states]."""
+    def _views(self) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """factors [n, outputs, 1 + states, padded] and linear [n, outputs, 1 + states].
+
+        Of bfloat16 factors, their bits.
+        """
         shape = (self.n_features, self.options.n_outputs, 1 + self.options.states)
         wide, narrow = self._widths()
-        factors = self._factors[: self.n_features * wide].reshape(*shape, self.padded)
-        return factors, self._linear[: self.n_features * narrow].reshape(shape)
+        factors: NDArray[Any] = self._factors[: self.n_features * wide]
+        if self.options.bfloat16:
+            factors = factors.view(np.uint16)
+        linear = self._linear[: self.n_features * narrow]
+        return factors.reshape(*shape, self.padded), linear.reshape(shape)
 
     def _table(self) -> Any:
         return _native.Table(
@@ -330,6 +340,7 @@ class Parameters:
             order=self.options.order,
             field_weights=None if self._field_weights is None else self._field_weights.reshape(-1),
             scales=None if self._counts is None else self._counts.scales,
+            bfloat16=self.options.bfloat16,
         )
 
     def _levelled(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -353,6 +364,7 @@ class Parameters:
             l2_factors=l2_factors,
             rates=self._rates,
             scaled=self._counts is not None and self._counts.scaling,
+            seed=o.seed & 0xFFFFFFFF,
         )
 
     def _meet(self, ids: NDArray[np.int64], seen: NDArray[Any]) -> None:
