@@ -26,7 +26,7 @@ SMALL = ["--max-values", "50", "--threads", "1"]
 def runs(label, seconds, *, first=0.7, last=0.6):
     answers = [{"seconds": s, "first_loss": first, "last_loss": last} for s in seconds]
     entry = Entry(label, label, {"n_epochs": 1})
-    return Runs(entry, "1", 100, list(seconds), [0.5] * len(seconds), answers)
+    return Runs(entry, "1", 100, list(seconds), [0.5] * len(seconds), answers=answers)
 
 
 def contest_of(**seconds):
