@@ -126,6 +126,7 @@ class _Learner:
         self.n_rows = self.n_before = self.n_bad = self.n_snapshots = 0
         self.training = 0.0  # seconds
         self.unsaved = 0  # rows
+        self.in_deltas = False  # the model file lacks what deltas beside it hold
         self.saved_at = time.monotonic()
         self.refused = False  # the last snapshot
         self.snapshots = Snapshots(
@@ -322,7 +323,8 @@ class _Learner:
         from crossfm.estimators import load
         from crossfm.store import load_latest
 
-        about = load_latest(self.order.model).metadata.get("about")
+        latest = load_latest(self.order.model)
+        about, self.in_deltas = latest.metadata.get("about"), latest.sequence > 0
         estimator = load(self.order.model, deltas=True, precision="float32")
         if not hasattr(estimator, "partial_fit"):
             raise ModelFileError(f"{self.order.model} holds a network, which cannot be followed")
@@ -369,7 +371,7 @@ class _Learner:
 
     def _last_snapshot(self) -> None:
         """The whole model, where something is not in the file yet."""
-        if self.estimator is not None and (self.unsaved or (self.n_snapshots and self.how.delta)):
+        if self.estimator is not None and (self.unsaved or self.in_deltas):
             self._snapshot(whole=True)
 
     def _snapshot(self, whole: bool = False) -> None:
@@ -392,6 +394,7 @@ class _Learner:
             about["followed"] = {"file": str(self.order.data[0].resolve()), "at": self.from_.at}
         self.snapshots.write(estimator.models_, description(estimator, about), whole=whole)
         self.unsaved, self.saved_at, self.refused = 0, time.monotonic(), False
+        self.in_deltas = self.snapshots.written != self.order.model
         self.n_snapshots += 1
         if not self.screen.live and self.snapshots.written is not None:
             size = a_size(self.snapshots.written.stat().st_size)
