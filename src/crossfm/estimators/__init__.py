@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crossfm.errors import did_you_mean, require
+from crossfm.estimators._sampling import Sampling
 from crossfm.estimators._saving import load
 from crossfm.estimators.classifier import FMClassifier
 from crossfm.estimators.fields import (
@@ -35,6 +36,7 @@ __all__ = [
     "FwFMRegressor",
     "HOFMClassifier",
     "HOFMRegressor",
+    "Sampling",
     "load",
 ]
 

@@ -38,6 +38,7 @@ class NumberTargets:
     """
 
     task: Literal["regression", "classification"] = "regression"
+    likelihood = "normal"
     n_outputs = 1
 
     def __init__(
@@ -153,6 +154,7 @@ class ClassTargets:
 
     loss: Literal["logistic", "softmax", "hinge"]
     task: Literal["regression", "classification"] = "classification"
+    likelihood = "probit"
     mean, std, loss_scale, loss_parameter = 0.0, 1.0, 1.0, 0.0
 
     def __init__(self, classes: Array, class_weight: Any = None, loss: str = "logistic") -> None:
