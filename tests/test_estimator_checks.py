@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from crossfm import FMClassifier, FMRegressor
+from crossfm import FMClassifier, FMRegressor, OrdinalFMRegressor
 
 # One pass takes one step a row. A row of weight 2 takes one step of twice the size, which is not
 # two steps with another row between them; so it is for every solver that goes row by row
@@ -56,6 +56,7 @@ def test_contract(estimator, check):
             for solver in SWEEPS
             for cls in (FMRegressor, FMClassifier)
         ),
+        OrdinalFMRegressor(n_epochs=20),
     ],
     expected_failed_checks=lambda e: DRAWN if e.solver in SWEEPS else NOT_EXPECTED,
 )

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
         FwFMRegressor,
         HOFMClassifier,
         HOFMRegressor,
+        OrdinalFMRegressor,
         Sampling,
         load,
     )
@@ -62,6 +63,7 @@ _HOME = {
     "HOFMClassifier": "crossfm.estimators",
     "HOFMRegressor": "crossfm.estimators",
     "Numeric": "crossfm.data.fields",
+    "OrdinalFMRegressor": "crossfm.estimators",
     "Priors": "crossfm.solvers.sweeps",
     "Rows": "crossfm.data.rows",
     "Sampling": "crossfm.estimators",
@@ -98,6 +100,7 @@ __all__ = [
     "HOFMClassifier",
     "HOFMRegressor",
     "Numeric",
+    "OrdinalFMRegressor",
     "Priors",
     "Rows",
     "Sampling",

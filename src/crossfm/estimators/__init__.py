@@ -17,6 +17,7 @@ from crossfm.estimators.fields import (
     FwFMRegressor,
 )
 from crossfm.estimators.orders import HOFMClassifier, HOFMRegressor
+from crossfm.estimators.ordinal import OrdinalFMRegressor
 from crossfm.estimators.regressor import FMRegressor
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "FwFMRegressor",
     "HOFMClassifier",
     "HOFMRegressor",
+    "OrdinalFMRegressor",
     "Sampling",
     "load",
 ]

@@ -13,6 +13,7 @@ from scipy.special import ndtr
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.estimators._features import Features
+from crossfm.estimators._levels import LevelTargets
 from crossfm.estimators._machine import widened
 from crossfm.estimators._targets import Targets
 from crossfm.factors import expect_exact
@@ -42,7 +43,7 @@ class Draws:
     """
 
     features: Features
-    targets: Targets
+    targets: Targets | LevelTargets
     method: str
     draws: tuple[FactorModel, ...]
     noises: NDArray[np.float64]
@@ -222,7 +223,7 @@ def folded(
     bias: float,
     parameters: NDArray[np.float32],
     features: Features,
-    targets: Targets,
+    targets: Targets | LevelTargets,
     interactions: Any,
 ) -> FactorModel:
     """A solver's parameters ``[1 + k, n_features]`` as a model on the scale of the data."""
@@ -239,7 +240,7 @@ def folded(
 
 
 def unfolded(
-    model: FactorModel, features: Features, targets: Targets
+    model: FactorModel, features: Features, targets: Targets | LevelTargets
 ) -> tuple[float, NDArray[np.float32]]:
     """The inverse of `folded`: the bias, and parameters ``[1 + k, n_features]``."""
     bias = (model.bias - targets.mean) / targets.std

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from crossfm.errors import DataError
 from crossfm.estimators._draws import Draws
 from crossfm.estimators._features import Features
+from crossfm.estimators._levels import LevelTargets
 from crossfm.estimators._sampling import SWEEPS, Sampling
 from crossfm.estimators._targets import Targets
 from crossfm.model import FactorModel
@@ -41,7 +42,7 @@ def restored_draws(
     state: Mapping[str, Any],
     models: Sequence[FactorModel],
     features: Features,
-    targets: Targets,
+    targets: Targets | LevelTargets,
 ) -> Draws:
     """What `state_of` described. Raises ValueError or KeyError where it is broken."""
     spread = models[-1] if state["has_spread"] else None

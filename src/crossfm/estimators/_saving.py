@@ -20,6 +20,7 @@ from crossfm.estimators._draws_saving import (
     stored_models,
 )
 from crossfm.estimators._features import Features
+from crossfm.estimators._levels import LevelTargets
 from crossfm.estimators._machine import Machine
 from crossfm.estimators._scaling import Scaling
 from crossfm.estimators._targets import ClassTargets, NumberLoss, NumberTargets, Targets
@@ -126,6 +127,7 @@ def load(
         FwFMRegressor,
         HOFMClassifier,
         HOFMRegressor,
+        OrdinalFMRegressor,
     )
 
     if holds_network(path):
@@ -146,6 +148,7 @@ def load(
     known = (
         FMRegressor, FMClassifier, FFMRegressor, FFMClassifier, FwFMRegressor, FwFMClassifier,
         FmFMRegressor, FmFMClassifier, HOFMRegressor, HOFMClassifier,
+        OrdinalFMRegressor,
     )  # fmt: skip
     kinds = {one.__name__: one for one in known}
     kind = str(found.get("estimator"))
@@ -166,9 +169,13 @@ def load(
         features.scaling = Scaling.from_state(
             found["features"]["scaling"], stored.models[0].n_features
         )
-        targets = restored_targets(
-            issubclass(kinds[kind], FMRegressor), found["targets"], estimator
-        )
+        targets: Any
+        if kinds[kind] is OrdinalFMRegressor:
+            targets = LevelTargets.from_state(found["targets"])
+        else:
+            targets = restored_targets(
+                issubclass(kinds[kind], FMRegressor), found["targets"], estimator
+            )
         drawn = found.get("draws")
         if (drawn is None and len(stored.models) != targets.n_outputs) or (schema is None) == (
             features.kind == "columns"

@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from crossfm.errors import DataError
 from crossfm.estimators._draws import expect_uncertain
-from crossfm.estimators._options import check_between, check_scores
+from crossfm.estimators._options import check_between, check_levels, check_scores
 from crossfm.estimators._predicting import PredictsNumbers
 
 __all__ = ["PredictsIntervals"]
@@ -71,12 +70,7 @@ class PredictsIntervals(PredictsNumbers):
         """
         check_is_fitted(self)
         draws = expect_uncertain(self._machine, type(self).__name__, "predict_quantiles")
-        try:
-            wanted = np.atleast_1d(np.asarray(levels, np.float64))
-        except (TypeError, ValueError) as error:
-            raise DataError(f"levels is {levels!r}, expected numbers: {error}") from error
-        for level in wanted.ravel():
-            check_between("level", float(level), 0.0, 1.0)
+        wanted = check_levels(levels)
         parts = [draws.quantiles(rows, wanted, self.n_jobs) for rows in self._features.stream(X)]
         found = np.concatenate(parts) if parts else np.empty((0, len(wanted)))
         return check_scores(found.astype(np.float32))
