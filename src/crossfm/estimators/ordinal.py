@@ -121,11 +121,13 @@ class OrdinalFMRegressor(RegressorMixin, FMBase):
         Args:
             X: as in `fit`. Categories not seen in training count as their field's unknown one.
         """
-        return check_scores(self._targets.shown(self._scores(X), "value"))
+        scores = self._scores(X)
+        return check_scores(self._targets.shown(scores, "value"))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probability of each of `levels_`, ``[n, n_levels]``."""
-        found: NDArray[np.float64] = self._targets.probabilities(self._scores(X))
+        scores = self._scores(X)
+        found: NDArray[np.float64] = self._targets.probabilities(scores)
         return found
 
     def predict_quantiles(self, X: Any, levels: ArrayLike = (0.05, 0.5, 0.95)) -> NDArray[Any]:
