@@ -147,7 +147,7 @@ def test_a_sweep_is_every_coordinate_in_turn(across, weighted, method, threads):
         np.testing.assert_allclose(found[0], reference.w, rtol=2e-4, atol=2e-5)
         np.testing.assert_allclose(found[1:], reference.v, rtol=2e-4, atol=2e-5)
         residual = reference.y - reference.score()
-        np.testing.assert_allclose(chain._residual, residual[chain.design.order], atol=2e-5)
+        np.testing.assert_allclose(chain.residual, residual[chain.design.order], atol=2e-5)
         if method == "vb":
             spread = chain.parameter_variances()
             np.testing.assert_allclose(spread[0], reference.w_var, rtol=1e-4)
@@ -275,9 +275,9 @@ def test_residuals_stay_true():
     chain = Chain(rows, 17, FIELD_OF, SweepOptions(n_factors=2, seed=2), FIELD_OF)
     for _ in range(31):
         chain.step()
-    running = chain._residual.copy()
+    running = chain.residual.copy()
     chain._refresh()
-    np.testing.assert_allclose(running, chain._residual, atol=1e-4)
+    np.testing.assert_allclose(running, chain.residual, atol=1e-4)
 
 
 # --- the sampler against a slow one ---------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_draws_have_the_moments_of_a_slow_sampler(across, monkeypatch):
     fast = []
     for _ in range(20_000):
         chain.step()
-        fast.append(chain._residual.copy())
+        fast.append(chain.residual.copy())
     fast = (chain.targets - np.array(fast[100:]))[:, np.argsort(chain.design.order)]
     # Within the error of the slow one's mean, with an autocorrelation of about ten iterations.
     error = slow.std(0) / np.sqrt(len(slow) / 10)

@@ -38,9 +38,12 @@ if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
         FwFMRegressor,
         HOFMClassifier,
         HOFMRegressor,
+        OrdinalFMRegressor,
+        Sampling,
         load,
     )
     from crossfm.model import FactorModel
+    from crossfm.solvers.sweeps import Priors
 
 # Where each public name lives.
 _HOME = {
@@ -60,7 +63,10 @@ _HOME = {
     "HOFMClassifier": "crossfm.estimators",
     "HOFMRegressor": "crossfm.estimators",
     "Numeric": "crossfm.data.fields",
+    "OrdinalFMRegressor": "crossfm.estimators",
+    "Priors": "crossfm.solvers.sweeps",
     "Rows": "crossfm.data.rows",
+    "Sampling": "crossfm.estimators",
     "Schema": "crossfm.data.schema",
     "load": "crossfm.estimators",
 }
@@ -94,7 +100,10 @@ __all__ = [
     "HOFMClassifier",
     "HOFMRegressor",
     "Numeric",
+    "OrdinalFMRegressor",
+    "Priors",
     "Rows",
+    "Sampling",
     "Schema",
     "__version__",
     "data",

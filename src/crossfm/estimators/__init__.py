@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crossfm.errors import did_you_mean, require
+from crossfm.estimators._sampling import Sampling
 from crossfm.estimators._saving import load
 from crossfm.estimators.classifier import FMClassifier
 from crossfm.estimators.fields import (
@@ -16,6 +17,7 @@ from crossfm.estimators.fields import (
     FwFMRegressor,
 )
 from crossfm.estimators.orders import HOFMClassifier, HOFMRegressor
+from crossfm.estimators.ordinal import OrdinalFMRegressor
 from crossfm.estimators.regressor import FMRegressor
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ __all__ = [
     "FwFMRegressor",
     "HOFMClassifier",
     "HOFMRegressor",
+    "OrdinalFMRegressor",
+    "Sampling",
     "load",
 ]
 

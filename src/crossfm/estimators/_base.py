@@ -14,19 +14,22 @@ from sklearn.utils.validation import check_is_fitted
 
 from crossfm.data import inputs
 from crossfm.data.rows import Rows
-from crossfm.errors import DataError, DivergedError
+from crossfm.errors import DataError, DivergedError, did_you_mean
 from crossfm.estimators._defaults import (
     default_init_scale,
     default_l2_factors,
     default_learning_rate,
 )
+from crossfm.estimators._draws import Draws
 from crossfm.estimators._features import Features, batches_of, file_batches
 from crossfm.estimators._fitting import EstimatorBase, Task, checked, without_weightless
 from crossfm.estimators._folders import is_folder, learn_folder
 from crossfm.estimators._machine import Machine
 from crossfm.estimators._options import check_checkpoint, check_count, is_adaptive, of_fields
+from crossfm.estimators._sampling import SWEEPS, Sampling, check_sweeps
 from crossfm.estimators._saving import save_estimator
 from crossfm.estimators._streaming import StreamedRows
+from crossfm.estimators._sweeping import sweep
 from crossfm.estimators._watching import Lines
 from crossfm.explain import Contributions, explain_row
 from crossfm.factors import Precision
@@ -34,9 +37,9 @@ from crossfm.fitting import History, fingerprint
 from crossfm.model import FactorModel
 from crossfm.solvers import Checkpoint, SolverOptions, solver_options
 from crossfm.solvers import fit as train
-from crossfm.solvers.options import PENALTIES, Model
+from crossfm.solvers.options import PENALTIES, SOLVERS, Model
 
-__all__ = ["FMBase"]
+__all__ = ["FMBase", "goes_row_by_row"]
 
 
 class FMBase(EstimatorBase):
@@ -45,9 +48,15 @@ class FMBase(EstimatorBase):
     _model: ClassVar[Model] = "fm"
     order: int  # of a higher-order model
 
-    _machine: Machine
+    sampling: Sampling | None = None
 
-    def _train(self, task: Task) -> tuple[Machine, History]:
+    _machine: Machine | Draws
+
+    def _train(self, task: Task) -> tuple[Machine | Draws, History]:
+        if self._sweeps():
+            before = self._machine if task.goes_on else None
+            assert not isinstance(before, Machine)  # as `_expect_to_go_on` has seen
+            return sweep(self, task, before)
         features, targets, rows = task.features, task.targets, task.rows
         if self._learns_on_validation() and task.watch is None:
             raise DataError(
@@ -55,6 +64,7 @@ class FMBase(EstimatorBase):
                 " eval_set=(X, y), or leave early_stopping at 'auto', which holds some out"
             )
         if task.goes_on:
+            assert isinstance(self._machine, Machine)
             machine = self._machine.handed_on(features)
             trainer = machine.ready_to_train(self._options(machine, rows, task.seed))
         elif isinstance(rows, StreamedRows):
@@ -74,7 +84,23 @@ class FMBase(EstimatorBase):
             machine.penalties = trainer.penalties
         return machine, history
 
+    def _sweeps(self) -> bool:
+        return self.solver in SWEEPS
+
     def _check(self) -> int:
+        solvers = (*SOLVERS, *SWEEPS)
+        if self.solver not in solvers:
+            raise DataError(
+                f"solver is {self.solver!r}, expected one of {', '.join(map(repr, solvers))}."
+                + did_you_mean(str(self.solver), solvers)
+            )
+        if self._sweeps():
+            check_sweeps(self)
+        elif self.sampling is not None:
+            raise DataError(
+                f"sampling is for the solvers {', '.join(map(repr, SWEEPS))}, and solver is"
+                f" {self.solver!r}; leave it out"
+            )
         check_checkpoint(self.checkpoint, self.random_state)
         return super()._check()
 
@@ -137,7 +163,7 @@ class FMBase(EstimatorBase):
             trainer = machine.start(self._options(machine, rows, seed))
             trainer.set_bias(targets.start(codes, weight))
         else:
-            machine = self._machine
+            machine = self._row_machine
             trainer = machine.ready_to_train(self._options(machine, rows, seed))
         before = machine.known()
         machine.touched()
@@ -155,8 +181,20 @@ class FMBase(EstimatorBase):
             raise KeyboardInterrupt
         return self
 
+    @property
+    def _row_machine(self) -> Machine:
+        assert isinstance(self._machine, Machine)
+        return self._machine
+
     def _expect_to_go_on(self) -> None:
         self._machine.expect_exact()
+        found_method = self._machine.method if isinstance(self._machine, Draws) else None
+        if found_method != (self.solver if self._sweeps() else None):
+            raise DataError(
+                f"solver is {self.solver!r}, and the model to go on from was fitted by"
+                f" {found_method or 'one that goes row by row'!r}; keep its solver, or fit anew"
+                " (with warm_start=False)"
+            )
         if self.n_factors != self._machine.n_factors:
             raise DataError(
                 f"n_factors is {self.n_factors!r}, the model to go on from has"
@@ -299,7 +337,28 @@ class FMBase(EstimatorBase):
             for name, array in machine.penalties.items()
         }
 
-    def _fitted(self, name: str) -> Machine:
+    @property
+    def draws_(self) -> tuple[FactorModel, ...]:
+        """Each draw of "mcmc" as a frozen `FactorModel`, those of a chain together."""
+        return self._drawn("draws_").draws
+
+    @property
+    def traces_(self) -> dict[str, NDArray[np.float64]]:
+        """Hyperparameters of each sweep by name, ``[n_chains, n_sweeps, ...]``, the burn-in's too.
+
+        "bias"; "noise", the precision of the noise; "linear_mean" and "linear_precision"
+        ``[..., n_groups]``; "factor_mean" and "factor_precision" ``[..., n_groups, n_factors]``;
+        "cutpoints" of ordinal targets. All are on the scale of standardised targets.
+        """
+        return self._drawn("traces_").traces
+
+    def _drawn(self, name: str) -> Draws:
+        machine = self._fitted(name)
+        if not isinstance(machine, Draws):
+            raise AttributeError(f"{name} is there after a fit by {' or '.join(SWEEPS)}")
+        return machine
+
+    def _fitted(self, name: str) -> Machine | Draws:
         if not self.__sklearn_is_fitted__():
             raise AttributeError(f"{type(self).__name__} has no {name!r} before it is fitted")
         return self._machine
@@ -352,3 +411,13 @@ class FMBase(EstimatorBase):
         tags = super().__sklearn_tags__()
         tags.non_deterministic = self.n_jobs not in (None, 1) and not self.deterministic
         return tags
+
+
+def goes_row_by_row(estimator: Any) -> bool:
+    """Whether there is a `partial_fit`; says why not."""
+    if estimator.solver in SWEEPS:
+        raise AttributeError(
+            f"there is no partial_fit with solver={estimator.solver!r}, which sweeps over all rows"
+            " together; fit anew, or take a solver that goes row by row, such as 'adagrad'"
+        )
+    return True

@@ -145,7 +145,7 @@ class Features:
         self.scaling = Scaling.learn(
             weighted, self.n_features, centre=centre and self.kind == "matrix"
         )
-        return self._scaled(rows, matrix)
+        return self.scaled(rows, matrix)
 
     def extend(self, X: Any, y: Any, weight: Any) -> Data:
         """Read more training data: new values and ids get room; rows are as training sees them."""
@@ -166,7 +166,7 @@ class Features:
                 self.n_features = highest + 1
                 if self.scaling is not None:
                     self.scaling = self.scaling.grown(self.n_features)
-            return data._replace(rows=self._scaled(data.rows))
+            return data._replace(rows=self.scaled(data.rows))
         return self.read(X, y, weight)
 
     # --- reading ----------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class Features:
                 X, y, weight = data.rows.to_csr(self._width(data.rows)), data.y, data.weight
             X = check_matrix(self._as_matrix(X, kind), self.n_features, self.owner)
             rows = matrix_rows(X)
-            return Data(self._scaled(rows, X) if scaled else rows, y, weight)
+            return Data(self.scaled(rows, X) if scaled else rows, y, weight)
         if kind == "matrix":
             _expect_no_names(X, y, weight)
             rows = matrix_rows(check_matrix(X, None, self.owner))
@@ -204,7 +204,7 @@ class Features:
         else:
             data = _read_ids(X, y, weight, self.owner, need_y=False)
         rows = drop_unknown(data.rows, self.n_features)
-        return data._replace(rows=self._scaled(rows) if scaled else rows)
+        return data._replace(rows=self.scaled(rows) if scaled else rows)
 
     def stream(self, X: Any) -> Iterator[Rows]:
         """Rows of X as they are, for scoring; files in batches."""
@@ -220,7 +220,8 @@ class Features:
 
     # --- inside -----------------------------------------------------------------------------
 
-    def _scaled(self, rows: Rows, matrix: Any = None) -> Rows:
+    def scaled(self, rows: Rows, matrix: Any = None) -> Rows:
+        """Rows whose values are as they came, as training sees them; `matrix`: of these rows."""
         if self.scaling is None:
             return rows
         if matrix is not None and len(self.scaling.centred):

@@ -101,6 +101,10 @@ class EstimatorBase(BaseEstimator, ABC):
         """Whether training needs validation rows."""
         return False
 
+    def _sweeps(self) -> bool:
+        """Whether the solver takes all rows together and, if not told otherwise, every epoch."""
+        return False
+
     def _expect_to_go_on(self) -> None:
         """Refuse to go on with parameters that do not fit what was learned."""
 
@@ -146,7 +150,7 @@ class EstimatorBase(BaseEstimator, ABC):
         check_one_of("early_stopping", self.early_stopping, ("auto", True, False))
         goes_on = getattr(self, "warm_start", False) and self.__sklearn_is_fitted__()
         files = files_to_remember(X, self._files if goes_on else None)
-        if wants_stream(self, X, y, sample_weight, goes_on):
+        if not self._sweeps() and wants_stream(self, X, y, sample_weight, goes_on):
             task = self._stream_task(X, y, sample_weight, eval_set, progress, seed)
             return self._finish(*self._train(task), task.watch, files())
         if goes_on:
@@ -175,6 +179,7 @@ class EstimatorBase(BaseEstimator, ABC):
 
         stops = self.early_stopping is True or (
             self.early_stopping == "auto"
+            and not self._sweeps()
             and (
                 eval_set is not None
                 or self._learns_on_validation()

@@ -20,7 +20,7 @@ from crossfm.model import FactorModel, empty_factors
 from crossfm.solvers import FusedTrainer, SolverOptions
 from crossfm.solvers.parameters import padded_factors
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "widened"]
 
 CHUNK = 1 << 16  # features folded at a time
 
@@ -186,22 +186,7 @@ class Machine:
             self.trainer.grow(n, fields_for(self.trainer.options, self.features))
             self._models = None
         elif self._models is not None and n > self._models[0].n_features:
-            self._models = tuple(self._widened(model, n) for model in self._models)
-
-    def _widened(self, model: FactorModel, n: int) -> FactorModel:
-        factors = empty_factors(n, model.n_factors, model.n_vectors)
-        factors[: model.n_features] = model.factors
-        weights = np.zeros(n, np.float32)
-        weights[: model.n_features] = model.weights
-        return replace(
-            model,
-            weights=weights,
-            factors=factors,
-            field_of=self.features.field_of(
-                model.interactions == "across_fields" or model.n_fields is not None
-            ),
-            schema=self.features.schema,
-        )
+            self._models = tuple(widened(one, n, self.features) for one in self._models)
 
     def _need_trainer(self) -> FusedTrainer:
         assert self.trainer is not None
@@ -290,6 +275,23 @@ class Machine:
         """Models, without the trainer: an optimizer's state is not kept in a pickle."""
         models = self.models()
         return {**self.__dict__, "trainer": None, "_models": models}
+
+
+def widened(model: FactorModel, n: int, features: Features) -> FactorModel:
+    """A model with room for `n` features, of which those that are new add nothing."""
+    factors = empty_factors(n, model.n_factors, model.n_vectors)
+    factors[: model.n_features] = model.factors
+    weights = np.zeros(n, np.float32)
+    weights[: model.n_features] = model.weights
+    return replace(
+        model,
+        weights=weights,
+        factors=factors,
+        field_of=features.field_of(
+            model.interactions == "across_fields" or model.n_fields is not None
+        ),
+        schema=features.schema,
+    )
 
 
 def new_trainer(options: SolverOptions, features: Features) -> FusedTrainer:

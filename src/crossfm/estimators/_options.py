@@ -18,6 +18,7 @@ __all__ = [
     "check_between",
     "check_checkpoint",
     "check_count",
+    "check_levels",
     "check_one_of",
     "check_options",
     "check_scores",
@@ -86,6 +87,17 @@ def check_between(name: str, value: Any, above: float, below: float = math.inf) 
         limit = "" if below == math.inf else f" and below {below:g}"
         raise DataError(f"{name} is {value!r}, expected a finite number above {above:g}{limit}")
     return number
+
+
+def check_levels(levels: Any) -> NDArray[np.float64]:
+    """Shares above 0 and below 1, ``[n_levels]``."""
+    try:
+        wanted = np.atleast_1d(np.asarray(levels, np.float64))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"levels is {levels!r}, expected numbers: {error}") from error
+    for level in wanted.ravel():
+        check_between("level", float(level), 0.0, 1.0)
+    return wanted.ravel()
 
 
 def check_one_of(name: str, value: Any, choices: Sequence[Any]) -> None:

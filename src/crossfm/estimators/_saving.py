@@ -11,7 +11,16 @@ import numpy as np
 from crossfm.data.arrivals import Arrivals
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError, ModelFileError, require
+from crossfm.estimators._draws import Draws
+from crossfm.estimators._draws_saving import (
+    restored_draws,
+    restored_sampling,
+    sampling_state,
+    state_of,
+    stored_models,
+)
 from crossfm.estimators._features import Features
+from crossfm.estimators._levels import LevelTargets
 from crossfm.estimators._machine import Machine
 from crossfm.estimators._scaling import Scaling
 from crossfm.estimators._targets import ClassTargets, NumberLoss, NumberTargets, Targets
@@ -38,14 +47,18 @@ def save_estimator(
     about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a fitted estimator; see `FMBase.save`."""
-    models = estimator._machine.models()
+    machine = estimator._machine
+    models = stored_models(machine) if isinstance(machine, Draws) else machine.models()
     save_model(models, path, precision=precision, metadata=description(estimator, about))
 
 
 def description(estimator: Any, about: Mapping[str, Any] | None) -> dict[str, Any]:
     """All of a fitted estimator but its parameters and its schema, for JSON."""
-    features = estimator._features
-    return {
+    features, machine = estimator._features, estimator._machine
+    more = {} if not isinstance(machine, Draws) else {
+        "draws": state_of(machine), "sampling": sampling_state(estimator.sampling)
+    }  # fmt: skip
+    return more | {
         "estimator": type(estimator).__name__,
         "parameters": {
             name: plain
@@ -114,6 +127,7 @@ def load(
         FwFMRegressor,
         HOFMClassifier,
         HOFMRegressor,
+        OrdinalFMRegressor,
     )
 
     if holds_network(path):
@@ -134,6 +148,7 @@ def load(
     known = (
         FMRegressor, FMClassifier, FFMRegressor, FFMClassifier, FwFMRegressor, FwFMClassifier,
         FmFMRegressor, FmFMClassifier, HOFMRegressor, HOFMClassifier,
+        OrdinalFMRegressor,
     )  # fmt: skip
     kinds = {one.__name__: one for one in known}
     kind = str(found.get("estimator"))
@@ -154,15 +169,26 @@ def load(
         features.scaling = Scaling.from_state(
             found["features"]["scaling"], stored.models[0].n_features
         )
-        targets = restored_targets(
-            issubclass(kinds[kind], FMRegressor), found["targets"], estimator
-        )
-        if len(stored.models) != targets.n_outputs or (schema is None) == (
+        targets: Any
+        if kinds[kind] is OrdinalFMRegressor:
+            targets = LevelTargets.from_state(found["targets"])
+        else:
+            targets = restored_targets(
+                issubclass(kinds[kind], FMRegressor), found["targets"], estimator
+            )
+        drawn = found.get("draws")
+        if (drawn is None and len(stored.models) != targets.n_outputs) or (schema is None) == (
             features.kind == "columns"
         ):
             raise ValueError("models, classes and columns do not fit together")
         if stored.models[0].kind != estimator._model:
             raise ValueError(f"a model of kind {stored.models[0].kind!r}")
+        machine: Machine | Draws
+        if drawn is None:
+            machine = Machine(None, stored.models, features, targets)
+        else:
+            machine = restored_draws(drawn, stored.models, features, targets)
+            estimator.sampling = restored_sampling(found.get("sampling"))
         history = [dict(epoch) for epoch in found["history"]]
         n_iter, best = int(found["n_iter"]), int(found["best_epoch"])
         estimator._learned_files = Arrivals.from_state(found.get("files", {}))
@@ -171,7 +197,7 @@ def load(
             f"{name} holds a broken description of its estimator: {error}. Save the estimator"
             " again, or fetch the file again"
         ) from error
-    estimator._restore(Machine(None, stored.models, features, targets), history, n_iter, best)
+    estimator._restore(machine, history, n_iter, best)
     return estimator
 
 

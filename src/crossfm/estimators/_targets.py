@@ -12,7 +12,7 @@ from crossfm.errors import DataError
 from crossfm.losses import Hinge, Logistic, Poisson, Softmax, sigmoid, softmax, weighted_quantile
 from crossfm.metrics import Metric, get_metric
 
-__all__ = ["ClassTargets", "NumberTargets", "Targets", "as_vector", "check_weight"]
+__all__ = ["ClassTargets", "NumberTargets", "Targets", "as_vector", "check_weight", "numbers_of"]
 
 Array = NDArray[Any]
 NumberLoss: TypeAlias = Literal["squared", "huber", "poisson", "quantile"]
@@ -38,6 +38,7 @@ class NumberTargets:
     """
 
     task: Literal["regression", "classification"] = "regression"
+    likelihood = "normal"
     n_outputs = 1
 
     def __init__(
@@ -57,7 +58,7 @@ class NumberTargets:
         y: Any, weight: Array | None, loss: NumberLoss = "squared", loss_parameter: float = 0.0
     ) -> NumberTargets:
         """The scale of these targets."""
-        numbers = _numbers(y)
+        numbers = numbers_of(y)
         size = float(np.abs(numbers).max()) or 1.0
         z = numbers / size  # squares of large numbers stay finite
         if loss == "poisson":
@@ -103,8 +104,8 @@ class NumberTargets:
     def encode(self, y: Any) -> NDArray[np.float32]:
         """The targets as the solver sees them."""
         if self.loss == "poisson":
-            return (_counts(_numbers(y)) / np.exp(self.mean)).astype(np.float32)
-        return ((_numbers(y) - self.mean) / self.std).astype(np.float32)
+            return (_counts(numbers_of(y)) / np.exp(self.mean)).astype(np.float32)
+        return ((numbers_of(y) - self.mean) / self.std).astype(np.float32)
 
     def weigh(self, codes: NDArray[np.float32], weight: Array | None) -> Array | None:
         """The weights as they are."""
@@ -153,6 +154,7 @@ class ClassTargets:
 
     loss: Literal["logistic", "softmax", "hinge"]
     task: Literal["regression", "classification"] = "classification"
+    likelihood = "probit"
     mean, std, loss_scale, loss_parameter = 0.0, 1.0, 1.0, 0.0
 
     def __init__(self, classes: Array, class_weight: Any = None, loss: str = "logistic") -> None:
@@ -349,7 +351,8 @@ def as_vector(y: Any) -> Array:
         raise DataError(str(error).split("\n")[0]) from error
 
 
-def _numbers(y: Any) -> NDArray[np.float64]:
+def numbers_of(y: Any) -> NDArray[np.float64]:
+    """Targets as finite numbers that float32 holds."""
     vector = as_vector(y)
     if vector.dtype.kind == "c":
         raise DataError("Complex data not supported: y holds complex numbers")
@@ -384,7 +387,7 @@ def _labels(y: Any) -> Array:
 
     labels = as_vector(y)
     if labels.dtype.kind == "f":
-        _numbers(labels)
+        numbers_of(labels)
     elif labels.dtype.kind == "O":
         missing = np.array([v is None or v != v for v in labels], bool)
         if missing.any():

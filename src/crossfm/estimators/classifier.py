@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.metaestimators import available_if
 
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError
-from crossfm.estimators._base import FMBase
+from crossfm.estimators._base import FMBase, goes_row_by_row
 from crossfm.estimators._options import check_one_of
 from crossfm.estimators._predicting import PredictsClasses
+from crossfm.estimators._sampling import SWEEPS, Sampling
 from crossfm.estimators._targets import ClassTargets
 
 __all__ = ["FMClassifier"]
@@ -31,18 +33,21 @@ class FMClassifier(PredictsClasses, FMBase):
         loss: "logistic", or "hinge": only the side and a margin of 1 count, and there is no
             `predict_proba`.
         solver: "adagrad" (robust, the default), "sgd", "ftrl" (L1 penalties, exact
-            zeros), or "adam".
+            zeros), or "adam", which go row by row; or "mcmc" (Gibbs sampling: no step size, no
+            penalties, probabilities averaged over draws), "vb" (variational Bayes) or "als"
+            (coordinate descent), which sweep over all rows together; these are for two classes,
+            with a probit in the place of the sigmoid.
         learning_rate: step size, a number or a dict of field: number (see `l2_linear`); None: 1.5
             over the mean features of a row (the sum of its squared values), at most 0.1 (for "sgd"
             0.1 over them, at most 0.01; for "adam" 0.02 and 0.002).
-        n_epochs: passes over the rows at most.
+        n_epochs: passes over the rows at most; sweeps of "mcmc" (200 are better), "vb" and "als".
         l2_linear: penalty of the weights; a number, None: 0, a dict of field: number, in which "*"
             stands for all other fields (without it they have what None gives), or "adaptive": one a
             field, learned on the validation rows while the fit runs ("adagrad" and "sgd"; it starts
             at what None gives, and takes twice as long).
         l2_factors: the same for the factors; None: 0.02, less where features are in more
             than 1,000 rows on average ("sgd" and "adam": half of it; "ftrl",
-            which counts it once for all rows: 1).
+            which counts it once for all rows: 1; so do "als", for both l2_linear and this, 10).
         l2_scaling: with what power of the rows that a feature is in its penalty grows, over all of
             them: 1 pays alike at each, 0 as much for a rare feature as for a frequent one, 0.5 is
             between. The penalties of all features together stay what they are. None: 1 ("ftrl": 0).
@@ -57,13 +62,16 @@ class FMClassifier(PredictsClasses, FMBase):
         interactions: "all" pairs of features, or "across_fields": features of one field are
             summed first and only different fields meet.
         init_scale: deviation of the random factors at the start; None: 0.01, less in proportion to
-            the root of the features of a row where these are more than 100.
+            the root of the features of a row where these are more than 100 ("mcmc" and "als": 0.1,
+            "vb": 0.5).
+        sampling: a `Sampling`, options that "mcmc", "vb" and "als" alone have; None: its defaults.
         schema: what the columns of a frame are; None: inferred, and shown if `verbose`. One that
             is not fitted is fitted to X; one that is stays as it is. Yours is never changed.
         early_stopping: stop when the validation metric no longer improves, and keep the best
             epoch. "auto": with an `eval_set`; without one from 10,000 rows on (from 1,000 where
             there is a feature for every ten rows or fewer), of which `validation_fraction` is
-            then held out, class by class; True or False.
+            then held out, class by class; True or False. "mcmc", "vb" and "als" do not stop with
+            "auto", and "mcmc" never does; an `eval_set` is reported.
         patience: epochs without an improvement before the fit stops.
         validation_fraction: share of the rows held out where there is no `eval_set`.
         eval_metric: a name of `crossfm.metrics.METRICS`, a `Metric`, ``f(y_true, y_pred)`` on
@@ -74,9 +82,11 @@ class FMClassifier(PredictsClasses, FMBase):
         scale_values: "auto": columns of numbers in matrices are scaled for training, and the
             scale is folded into the parameters, which stay those of the raw values; False: not.
             (The fields of a frame are scaled by its schema.)
-        warm_start: `fit` goes on from the last fit's parameters; its scales and classes stay.
+        warm_start: `fit` goes on from the last fit's parameters; its scales and classes stay. With
+            "mcmc" each chain goes on, without a burn-in, and the draws so far stay too.
         shuffle: visit rows in random order.
-        n_jobs: threads; -1: all cores. With more than one the last bits vary (Hogwild).
+        n_jobs: threads; -1: all cores. With more than one the last bits vary (Hogwild), but not
+            with "mcmc", "vb" and "als".
         deterministic: with several threads, the same bits for a `random_state`.
         stream: read files block by block, from a cache on disk: True, False, or "auto": where their
             rows would take more than a quarter of the memory. Blocks are visited in random order,
@@ -95,7 +105,10 @@ class FMClassifier(PredictsClasses, FMBase):
         coef_: ``w`` ``[n_features]``; ``[C, n_features]``.
         factors_: ``V`` ``[n_features, n_factors]``; ``[C, n_features, n_factors]``.
         model_: all three as a frozen `FactorModel`, for two classes; `models_`: a tuple of one, or
-            of one a class.
+            of one a class. After "mcmc" it is the mean of the draws, with ``n_draws n_factors``
+            factors, whose scores are probits.
+        draws_: after "mcmc" each draw as a `FactorModel`.
+        traces_: after "mcmc", "vb" and "als" a dict of hyperparameters, sweep by sweep.
         schema_: the fitted schema, for columns with names, else None.
         penalties_: after a fit with "adaptive" penalties, what these have become.
         history_: a dict an epoch: "epoch", "loss" (its mean while training), validation
@@ -137,6 +150,7 @@ class FMClassifier(PredictsClasses, FMBase):
         l1_factors: float = 0.0,
         interactions: str = "all",
         init_scale: float | None = None,
+        sampling: Sampling | None = None,
         schema: Schema | None = None,
         early_stopping: bool | str = "auto",
         patience: int = 3,
@@ -168,6 +182,7 @@ class FMClassifier(PredictsClasses, FMBase):
         self.l1_factors = l1_factors
         self.interactions = interactions
         self.init_scale = init_scale
+        self.sampling = sampling
         self.schema = schema
         self.early_stopping = early_stopping
         self.patience = patience
@@ -195,8 +210,21 @@ class FMClassifier(PredictsClasses, FMBase):
     def _learn_targets(
         self, y: Any, weight: NDArray[Any] | None, classes: Any = None
     ) -> ClassTargets:
-        return ClassTargets.learn(y, self.class_weight, classes, self.loss)
+        found = ClassTargets.learn(y, self.class_weight, classes, self.loss)
+        if found.n_outputs > 1 and self.solver in SWEEPS:
+            raise DataError(
+                "Only binary classification is supported. The type of the target is multiclass:"
+                f" {len(found.classes)} classes, and solver={self.solver!r} is for two; take"
+                " solver='adagrad', or sklearn.multiclass.OneVsRestClassifier"
+            )
+        return found
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = self.solver not in SWEEPS
+        return tags
+
+    @available_if(goes_row_by_row)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,
         X: Any,

@@ -44,6 +44,8 @@ class Chain:
         mean, precision: hyperparameters, float64 ``[1 + k, n_groups]``, the weights' first.
         iteration: how many were done.
         loss: mean squared residual after the last one.
+        residual, weights: of the rows, in the design's order; weights may be None.
+        latents, cutpoints: of likelihoods that have them, else None.
 
     Raises:
         DataError: rows that no such solver can take.
@@ -77,7 +79,7 @@ class Chain:
         self._groups = _Groups(group_of[self.design.feature_at], self.n_groups)
         self.targets = self.design.arrange(rows.targets)
         weights = rows.weights
-        self._weights = None if weights is None else self.design.arrange(weights)
+        self.weights = None if weights is None else self.design.arrange(weights)
         self._total = float(len(rows)) if weights is None else float(weights.sum(dtype=np.float64))
         self.iteration, self.bias, self.bias_var, self.noise = 0, 0.0, 0.0, 1.0
         shape = 1 + o.n_factors, n_features
@@ -89,16 +91,17 @@ class Chain:
         self.precision = np.ones((shape[0], self.n_groups))
         if o.method == "als":
             self.precision[0], self.precision[1:] = o.l2_linear, o.l2_factors
-        self._residual = np.empty(len(rows), np.float32)
+        self.residual = np.empty(len(rows), np.float32)
         self.latents = self.cutpoints = None
         if o.likelihood == "ordinal":
-            self.cutpoints = Cutpoints(self.targets, o.n_levels, self._weights)
+            self.cutpoints = Cutpoints(self.targets, o.n_levels, self.weights)
         if o.likelihood != "normal":
             self.latents = Latents(self.targets, self.cutpoints, o)
         self._refresh()
 
     # --- one iteration ------------------------------------------------------------------------
 
+    @np.errstate(over="ignore", invalid="ignore")  # refused at the end
     def step(self) -> None:
         """One iteration.
 
@@ -113,15 +116,15 @@ class Chain:
             self._refresh()
         if self.latents is not None:
             if self.cutpoints is not None:
-                self.cutpoints.draw(rng, self.latents.value - self._residual, self.iteration, o)
-            self.latents.draw(self._residual, self.iteration, o)
+                self.cutpoints.draw(rng, self.latents.value - self.residual, self.iteration, o)
+            self.latents.draw(self.residual, self.iteration, o)
         else:
             self._draw_noise(rng)
         if o.method != "als":
             self._draw_hyperparameters(rng)
         self._draw_bias(rng)
         self.design.sweeper.sweep(
-            residual=self._residual, weights=self._parameters[0], factors=self._parameters[1:],
+            residual=self.residual, weights=self._parameters[0], factors=self._parameters[1:],
             weights_var=None if self._variances is None else self._variances[0],
             factors_var=None if self._variances is None else self._variances[1:],
             mean=self.mean, precision=self.precision, noise=self.noise,
@@ -140,7 +143,7 @@ class Chain:
     def _refresh(self) -> None:
         targets = self.targets if self.latents is None else self.latents.value
         self.design.sweeper.residuals(
-            targets=targets, bias=self.bias, residual=self._residual,
+            targets=targets, bias=self.bias, residual=self.residual,
             weights=self._parameters[0], factors=self._parameters[1:], threads=self.options.n_jobs,
         )  # fmt: skip
         self.loss = self._squares() / self._total
@@ -151,7 +154,7 @@ class Chain:
     def _moments(self) -> tuple[float, float]:
         """Weighted sums of the residuals and of their squares."""
         threads = self.options.n_jobs
-        total, squares = self.design.sweeper.moments(residual=self._residual, threads=threads)
+        total, squares = self.design.sweeper.moments(residual=self.residual, threads=threads)
         return float(total), float(squares)
 
     def _draw_noise(self, rng: np.random.Generator) -> None:
@@ -161,7 +164,7 @@ class Chain:
         squares = self._squares()
         if o.method == "vb":
             spread = self.variances()
-            squares += float(spread.sum() if self._weights is None else spread @ self._weights)
+            squares += float(spread.sum() if self.weights is None else spread @ self.weights)
         shape, rate = (priors.shape + len(self.targets)) / 2, (priors.rate + squares) / 2
         self.noise = rng.gamma(shape) / rate if o.method == "mcmc" else shape / rate
 
@@ -197,8 +200,45 @@ class Chain:
             bias += rng.standard_normal() / np.sqrt(precision)
         if o.method == "vb":
             self.bias_var = 1.0 / precision
-        self._residual -= np.float32(bias - self.bias)
+        self.residual -= np.float32(bias - self.bias)
         self.bias = bias
+
+    # --- going on -----------------------------------------------------------------------------
+
+    def resume(
+        self,
+        parameters: NDArray[np.float32],
+        bias: float,
+        noise: float,
+        mean: NDArray[np.float64],
+        precision: NDArray[np.float64],
+        *,
+        iteration: int,
+        cutpoints: NDArray[np.float64] | None = None,
+        variances: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Go on from where another chain was, on these rows.
+
+        Args:
+            parameters: by id ``[1 + k, m]``; ids from m on, new since, stay as they start.
+            bias: see the attributes, as of the next four.
+            noise: of the last iteration.
+            mean: of the last iteration.
+            precision: of the last iteration.
+            iteration: how many were done.
+            cutpoints: ``[n_levels - 1]`` of an ordinal chain.
+            variances: by id, of variational Bayes.
+        """
+        known = np.flatnonzero(self.design.feature_at < parameters.shape[1])
+        ids = self.design.feature_at[known]
+        self._parameters[:, known] = parameters[:, ids]
+        if self._variances is not None and variances is not None:
+            self._variances[:, known] = variances[:, ids]
+        self.bias, self.noise, self.iteration = bias, noise, iteration
+        self.mean, self.precision = mean.copy(), precision.copy()
+        if self.cutpoints is not None and cutpoints is not None:
+            self.cutpoints.inner = cutpoints.copy()
+        self._refresh()
 
     # --- what there is ------------------------------------------------------------------------
 
