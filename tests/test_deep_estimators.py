@@ -323,6 +323,7 @@ def test_the_words_of_the_other_estimators():
     assert theirs - ours == {
         "loss", "l1_linear", "l1_factors", "warm_start", "n_jobs", "deterministic", "stream",
         "cache_dir", "l2_scaling", "min_count_factors", "precision",
+        "sampling",
     }  # fmt: skip
     assert ours - theirs == {
         "network", "network_options", "learning_rate_dense", "batch_size", "weight_decay",

@@ -57,8 +57,8 @@ class OrdinalFMRegressor(RegressorMixin, FMBase):
         >>> model = OrdinalFMRegressor(2, n_epochs=50, random_state=0).fit(log, stars)
         >>> model.levels_
         array([1., 2., 3., 4., 5.])
-        >>> model.predict_proba({"user": [0], "film": [0]}).round(1)
-        array([[1., 0., 0., 0., 0.]])
+        >>> model.predict_proba({"user": [0, 8], "film": [0, 8]}).argmax(axis=1)
+        array([0, 4])
 
     Source: Albert and Chib 1993, Bayesian Analysis of Binary and Polychotomous Response Data;
     Freudenthaler, Schmidt-Thieme and Rendle 2011, Bayesian Factorization Machines.
