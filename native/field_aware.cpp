@@ -4,7 +4,8 @@
 //   T_fg = sum of x_i v_{i,g} over the features i of field f,
 //   score = sum over f < g of <T_fg, T_gf>,  d score / d v_{i,g} = x_i T_gf,
 // so that S holds T_gf at [f][g]: the gradient of all vectors of a feature is one run of memory, as
-// the vectors are themselves.
+// the vectors are themselves. Where every field has one feature with the value 1, T is the row's
+// vectors themselves: nothing is kept, and the two vectors of a pair step together.
 #include "drivers.hpp"
 
 namespace crossfm::CROSSFM_LEVEL {
@@ -21,9 +22,12 @@ struct FieldAware {
   int64_t longest;
   bool inside;  // features of one field meet
 
+  static constexpr bool kByPairs = !GENERAL && LENGTH && M == Storage::float32;
+  static constexpr int kLength = LENGTH ? LENGTH : kBlock, kPairs = kBlock / kLength;  // pairs at a time
+
   int length() const { return LENGTH ? LENGTH : any_length; }
   bool pools() const { return false; }
-  int64_t sums() const { return int64_t{n_fields} * k; }
+  int64_t sums() const { return kByPairs ? 0 : int64_t{n_fields} * k; }
   int64_t pooled() const { return GENERAL ? longest * any_length : 0; }
   int64_t extra() const { return GENERAL ? k : 0; }
 
@@ -51,7 +55,8 @@ struct FieldAware {
     }
   }
 
-  // Asks for the coming row's vectors, a line at a time.
+  // Asks for `size` numbers of each feature of the coming row, a line at a time: all at once would
+  // wait for each other.
   template <bool FETCH>
   struct Ahead {
     const Row& coming;
@@ -61,7 +66,7 @@ struct FieldAware {
     CROSSFM_INLINE void next() {
       if constexpr (FETCH) {
         if (t >= coming.m) return;
-        prefetch(coming.p[t] + Stored<M>::floats(shift + b));
+        prefetch_far(coming.p[t] + Stored<M>::floats(shift + b));
         b += Stored<M>::kLine;
         if (b >= k) b = 0, ++t;
       }
@@ -73,35 +78,59 @@ struct FieldAware {
     }
   };
 
-  // One feature a field, all values 1: T is the row's vectors themselves. A line of the coming row is
-  // asked for every two pairs: all of them at once would wait for each other.
+  // The vectors of kPairs features from number `at` on, as one.
+  static CROSSFM_INLINE Vec<kBlock> load_apart(float* const* p, int64_t at) {
+    Vec<4> parts[4];
+    for (int i = 0; i < 4; ++i) parts[i] = Stored<M>::template load<4>(p[4 * i / kLength], at + 4 * i % kLength);
+    return joined(parts);
+  }
+
+  // One feature a field, all values 1, vectors of a length that the compiler knows.
+  template <bool FETCH>
+  CROSSFM_INLINE float pairs(const Row& row, const Row& coming, int64_t shift) const {
+    float* const* const p = row.p;
+    const int64_t m = row.m;
+    Ahead<FETCH> ahead(coming, shift, k);
+    Vec<kBlock> sum = Vec<kBlock>::all(0);
+    Vec<kLength> rest = Vec<kLength>::all(0);
+    for (int64_t t = 0; t < m; ++t) {
+      const int64_t other = shift + t * kLength;
+      int64_t u = 0;
+      for (; u + kPairs <= t; u += kPairs) {
+        ahead.next(), ahead.next();
+        sum = sum + Stored<M>::template load<kBlock>(p[t], shift + u * kLength) * load_apart(p + u, other);
+      }
+      for (; u < t; ++u) {
+        rest = rest + Stored<M>::template load<kLength>(p[t], shift + u * kLength) * Stored<M>::template load<kLength>(p[u], other);
+      }
+    }
+    ahead.rest();
+    return sum.sum() + rest.sum();
+  }
+
+  // The same for any length.
   template <bool FETCH, bool KEEP>
   CROSSFM_INLINE float lookups(const Row& row, const Row& coming, int64_t shift, float* S) const {
     const int n = length(), k = this->k;  // the compiler cannot tell that S is not among them
     float* const* const p = row.p;
     const int64_t m = row.m;
     Ahead<FETCH> ahead(coming, shift, k);
-    Vec<4> sum = Vec<4>::all(0), sum2 = sum;
+    Vec<4> sum = Vec<4>::all(0);
     float rest = 0;
     for (int64_t t = 0; t < m; ++t) {
       float* mine = S + t * k;
       float* other = S + t * n;
-      int64_t u = 0;
-      for (; u + 1 < t; u += 2) {
-        ahead.next();
+      for (int64_t u = 0; u < t; ++u) {
+        for (int e = 0; e < n; e += 8) ahead.next();
         meet<KEEP>(p[t], shift + u * n, p[u], shift + t * n, mine + u * n, other + u * k, sum, rest);
-        meet<KEEP>(p[t], shift + (u + 1) * n, p[u + 1], shift + t * n, mine + (u + 1) * n, other + (u + 1) * k, sum2,
-                   rest);
       }
-      ahead.next();
-      if (u < t) meet<KEEP>(p[t], shift + u * n, p[u], shift + t * n, mine + u * n, other + u * k, sum, rest);
       if constexpr (KEEP) {
         for (int e = 0; e < n; ++e) mine[t * n + e] = 0;
         for (int64_t e = m * n; e < k; ++e) mine[e] = 0;
       }
     }
     ahead.rest();
-    return (sum + sum2).sum() + rest;
+    return sum.sum() + rest;
   }
 
   CROSSFM_INLINE void fetch_vectors(const Row& coming, int64_t t, int64_t shift) const {
@@ -155,12 +184,101 @@ struct FieldAware {
   CROSSFM_INLINE float crossed(const Row& row, const Row& coming, int64_t shift, const float*, float* S,
                                float* pooled) const {
     if constexpr (GENERAL) return sums_of_fields<FETCH>(row, coming, shift, S, pooled);
+    else if constexpr (kByPairs) return pairs<FETCH>(row, coming, shift);
     else return S ? lookups<FETCH, true>(row, coming, shift, S) : lookups<FETCH, false>(row, coming, shift, S);
+  }
+
+  // Numbers of one vector, or of several side by side, with their states.
+  template <Optimizer O, int B>
+  struct Numbers {
+    static constexpr int N = Policy<O>::kStates;
+    Vec<B> v, state[N + 1];
+
+    CROSSFM_INLINE void load(const float* p, int64_t at, int k) {
+      v = Stored<M>::template load<B>(p, at);
+      for (int i = 0; i < N; ++i) state[i] = Stored<M>::template load<B>(p, at + int64_t{i + 1} * k);
+    }
+    CROSSFM_INLINE void load_apart(float* const* p, int64_t at, int k) {
+      v = FieldAware::load_apart(p, at);
+      for (int i = 0; i < N; ++i) state[i] = FieldAware::load_apart(p, at + int64_t{i + 1} * k);
+    }
+    CROSSFM_INLINE void step(const Vec<B>& gradient, const Rates& rates) {
+      Policy<O>::template step<B>(v, state, gradient + Vec<B>::all(Policy<O>::decay(rates)) * v, rates);
+    }
+    CROSSFM_INLINE void store(float* p, int64_t at, int k) const {
+      v.store(p + at);
+      for (int i = 0; i < N; ++i) state[i].store(p + at + int64_t{i + 1} * k);
+    }
+    CROSSFM_INLINE void store_apart(float* const* p, int64_t at, int k) const {
+      Vec<4> parts[4];
+      for (int i = 0; i <= N; ++i) {
+        split(i ? state[i - 1] : v, parts);
+        for (int j = 0; j < 4; ++j) parts[j].store(p[4 * j / kLength] + at + int64_t{i} * k + 4 * j % kLength);
+      }
+    }
+  };
+
+  // Steps of the two vectors of each pair.
+  template <Optimizer O>
+  CROSSFM_INLINE void update_pairs(const Row& row, const Row& coming, int64_t shift, float g, const Steps& steps) const {
+    constexpr int N = Policy<O>::kStates;
+    const int k = this->k;  // the compiler cannot tell that no store changes it
+    float* const* const p = row.p;
+    const int64_t m = row.m;
+    const Rates rates = rates_of(steps, true, 0, 1);
+    const auto scale = Vec<kBlock>::all(g);
+    const auto scale_one = Vec<kLength>::all(g);
+    const bool idle = N < 2 && Policy<O>::decay(rates) == 0;  // numbers without a gradient stay
+    Ahead<true> ahead(coming, shift + k, N * k);
+    for (int64_t t = 0; t < m; ++t) {
+      const int64_t other = shift + t * kLength;
+      float* const of_t = p[t];
+      int64_t u = 0;
+      for (; u + kPairs <= t; u += kPairs) {
+        for (int i = 0; i < 2 * N; ++i) ahead.next();
+        float* of_u[kPairs];  // the compiler cannot tell that no store changes them
+        for (int i = 0; i < kPairs; ++i) of_u[i] = p[u + i];
+        Numbers<O, kBlock> mine, theirs;
+        mine.load(of_t, shift + u * kLength, k);
+        theirs.load_apart(of_u, other, k);
+        const auto gradient = scale * theirs.v;
+        theirs.step(scale * mine.v, rates);
+        mine.step(gradient, rates);
+        mine.store(of_t, shift + u * kLength, k);
+        theirs.store_apart(of_u, other, k);
+      }
+      for (; u < t; ++u) {
+        float* const of_u = p[u];
+        Numbers<O, kLength> mine, theirs;
+        mine.load(of_t, shift + u * kLength, k);
+        theirs.load(of_u, other, k);
+        const auto gradient = scale_one * theirs.v;
+        theirs.step(scale_one * mine.v, rates);
+        mine.step(gradient, rates);
+        mine.store(of_t, shift + u * kLength, k);
+        theirs.store(of_u, other, k);
+      }
+      if (idle) continue;
+      for (int64_t e = t * kLength; e < k; e = e == t * kLength ? m * kLength : e + kLength) {
+        Numbers<O, kLength> lone;
+        lone.load(of_t, shift + e, k);
+        lone.step(Vec<kLength>::all(0), rates);
+        lone.store(of_t, shift + e, k);
+      }
+    }
+    ahead.rest();
   }
 
   template <Optimizer O>
   CROSSFM_INLINE void update(const Row& row, const Row& coming, int64_t shift, const float* S, const float* pooled,
                              float* gradient, float g, const Steps& steps) const {
+    if constexpr (kByPairs) update_pairs<O>(row, coming, shift, g, steps);
+    else update_turned<O>(row, coming, shift, S, pooled, gradient, g, steps);
+  }
+
+  template <Optimizer O>
+  CROSSFM_INLINE void update_turned(const Row& row, const Row& coming, int64_t shift, const float* S,
+                                    const float* pooled, float* gradient, float g, const Steps& steps) const {
     using V = Vec<kBlock>;
     constexpr int N = Policy<O>::kStates;
     const int n = length(), k = this->k;  // the compiler cannot tell that no store changes it
@@ -215,7 +333,7 @@ void with_interaction(const Batch& batch, const Shape& shape, bool across_fields
 double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
   double loss = 0;
   const auto with = [&]<Storage M>() {
-    with_interaction<M>(pass.batch, pass.table, pass.steps.across_fields, frozen || pass.table.scales || pass.steps.pulls,
+    with_interaction<M>(pass.batch, pass.table, pass.steps.across_fields, frozen || pass.table.scales || pass.steps.pulls || pass.batch.has_repeats,
                         [&](const auto& cross) { loss = train_with(pass, cross, count, frozen, threads); });
   };
   if (pass.table.storage == Storage::bfloat16) with.template operator()<Storage::bfloat16>();

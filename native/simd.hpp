@@ -96,6 +96,41 @@ struct Vec {
   }
 };
 
+// Four vectors of four lanes as one of sixteen, and back; in registers.
+CROSSFM_INLINE Vec<16> joined(const Vec<4>* parts) {
+  Vec<16> r;
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__AVX512F__)
+  __m512 all = _mm512_castps128_ps512((__m128)parts[0].c[0]);
+  all = _mm512_insertf32x4(all, (__m128)parts[1].c[0], 1);
+  all = _mm512_insertf32x4(all, (__m128)parts[2].c[0], 2);
+  r.c[0] = (Vec<16>::T)_mm512_insertf32x4(all, (__m128)parts[3].c[0], 3);
+#elif (defined(__GNUC__) || defined(__clang__)) && defined(__AVX__)
+  for (int i = 0; i < 2; ++i) {
+    const __m256 low = _mm256_castps128_ps256((__m128)parts[2 * i].c[0]);
+    r.c[i] = (Vec<16>::T)_mm256_insertf128_ps(low, (__m128)parts[2 * i + 1].c[0], 1);
+  }
+#else
+  std::memcpy(&r, parts, sizeof r);
+#endif
+  return r;
+}
+
+CROSSFM_INLINE void split(const Vec<16>& v, Vec<4>* parts) {
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__AVX512F__)
+  parts[0].c[0] = (Vec<4>::T)_mm512_castps512_ps128((__m512)v.c[0]);
+  parts[1].c[0] = (Vec<4>::T)_mm512_extractf32x4_ps((__m512)v.c[0], 1);
+  parts[2].c[0] = (Vec<4>::T)_mm512_extractf32x4_ps((__m512)v.c[0], 2);
+  parts[3].c[0] = (Vec<4>::T)_mm512_extractf32x4_ps((__m512)v.c[0], 3);
+#elif (defined(__GNUC__) || defined(__clang__)) && defined(__AVX__)
+  for (int i = 0; i < 2; ++i) {
+    parts[2 * i].c[0] = (Vec<4>::T)_mm256_castps256_ps128((__m256)v.c[i]);
+    parts[2 * i + 1].c[0] = (Vec<4>::T)_mm256_extractf128_ps((__m256)v.c[i], 1);
+  }
+#else
+  std::memcpy(parts, &v, sizeof v);
+#endif
+}
+
 // The parts of 1 / sqrt(a) = 1/2 r e for a > 0: r the chip's estimate (refined once on NEON, whose
 // estimate has 8 bits), e = 3 - a r^2 Newton's step. Relative error below 3e-7.
 template <int B>
@@ -172,6 +207,17 @@ CROSSFM_INLINE void prefetch(const void* p) {
   __builtin_prefetch(p, 1, 3);
 #elif defined(_M_X64)
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+#else
+  (void)p;
+#endif
+}
+
+// Into the second level of the cache: for rows whose lines would push each other out of the first.
+CROSSFM_INLINE void prefetch_far(const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(p, 1, 2);
+#elif defined(_M_X64)
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
 #else
   (void)p;
 #endif
