@@ -171,6 +171,8 @@ struct TableView : Table {
   std::optional<Out<float>> field_weights_;
   std::optional<Array<float>> scales_;
   Shape shape;
+  // Factors of a feature, without the padding.
+  int numbers() const { return shape.model == Model::field_aware ? n_fields * length : length; }
   TableView(Out<float> f, Out<float> l, Out<float> b, int64_t features, int padded, int n_outputs, int kind,
             int model_kind, int fields, int length_, int order_, std::optional<Out<float>> weights,
             std::optional<Array<float>> scaling, bool bfloat16)
@@ -179,12 +181,14 @@ struct TableView : Table {
     expect(kind >= 0 && kind < kOptimizers, "unknown optimizer");
     expect(padded > 0 && padded % 4 == 0 && n_outputs > 0, "factors must be padded to a multiple of 4");
     const int64_t per = int64_t{n_outputs} * (1 + states_of(optimizer));
+    const int64_t narrow = int64_t{n_outputs} * (1 + linear_states_of(optimizer));
     storage = bfloat16 ? Storage::bfloat16 : Storage::float32;
-    expect(!bfloat16 || (optimizer == Optimizer::adagrad &&
-                         (shape.model == Model::plain || shape.model == Model::field_aware)),
+    const bool simple = shape.model == Model::plain || shape.model == Model::field_aware;
+    expect(!bfloat16 || (optimizer == Optimizer::adagrad && simple),
            "bfloat16 is for AdaGrad, and for plain and field-aware models");
+    expect(optimizer != Optimizer::rowwise_adagrad || simple, "row-wise AdaGrad is for plain and field-aware models");
     expect(static_cast<int64_t>(f.shape(0)) >= features * per * padded / (bfloat16 ? 2 : 1) &&
-           static_cast<int64_t>(l.shape(0)) >= features * per && static_cast<int64_t>(b.shape(0)) >= per,
+           static_cast<int64_t>(l.shape(0)) >= features * narrow && static_cast<int64_t>(b.shape(0)) >= narrow,
            "the parameter arrays are too small");
     factors = f.data();
     linear = l.data();
@@ -240,6 +244,7 @@ double train(const BatchView& batch, std::optional<Array<int64_t>> order, const 
   const int64_t count = order ? static_cast<int64_t>(order->shape(0)) : batch.n_rows;
   if (!count) return 0;
   steps.optimizer = table.optimizer;
+  steps.share = table.numbers() ? 1.0f / static_cast<float>(table.numbers()) : 0.0f;
   Blocks between;
   std::tie(between.least, between.most, between.growth) = blocks;
   between.rows_before = rows_before;
@@ -427,7 +432,7 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
   parallel(team.threads, [](int t, void* context) {
     const Team& team = *static_cast<Team*>(context);
     const TableView& table = team.table;
-    const int states = states_of(table.optimizer), k = table.k;
+    const int states = states_of(table.optimizer), linear_states = linear_states_of(table.optimizer), k = table.k;
     std::vector<float> numbers((1 + states) * k);
     const int64_t low = team.count * t / team.threads, high = team.count * (t + 1) / team.threads;
     for (int64_t i = low; i < high; ++i) {
@@ -440,7 +445,7 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
           for (int f = 0; f < (1 + states) * k; ++f) numbers[f] = from_bfloat16(halves[f]);
         }
         float* v = rounded ? numbers.data() : table.factors + at;
-        float* w = table.linear + (id * table.outputs + c) * (1 + states);
+        float* w = table.linear + (id * table.outputs + c) * (1 + linear_states);
         for (int f = 0; f < team.n_factors && team.scale >= 0; f += 2) {
           float pair[2];
           normal_pair(team.seed, (static_cast<uint64_t>(id) * table.outputs + c) * 65536 + f, pair);
@@ -450,6 +455,10 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
         team.start(v, k, team.steps.l2_factors, team.steps.l1_factors, id);
         for (int f = 0; rounded && f < (1 + states) * k; ++f) halves[f] = to_bfloat16(numbers[f]);
         if (team.weights) team.start(w, 1, team.steps.l2_linear, team.steps.l1_linear, id);
+        if (table.optimizer == Optimizer::rowwise_adagrad) {
+          if (team.weights) w[1] = team.accumulator;
+          w[kRowSum] = team.accumulator;
+        }
       }
     }
   }, &team);

@@ -12,6 +12,8 @@
 //                 one thread needs besides
 //   crossed<FETCH>(row, coming, shift, weights, S, pooled)
 //                 the crossed term of the score, asking for the coming row on the way
+//   kRowwise      it knows squares(row, shift, S, pooled, extra), which puts into the row's rates for
+//                 each feature the sum of (d score / d v)^2 over its factors
 //   update<O>(row, coming, shift, S, pooled, extra, g, steps)
 //                 steps of the row's factors
 //   update_weights<O>(weights, S, pooled, extra, g, steps, first, apart)
@@ -47,14 +49,14 @@ struct Pass {
   const Steps& steps;
   const Hot& hot;
   const Blocks& blocks;
-  int states;
+  int states, linear_states;
   int64_t stride, linear_stride;  // floats a feature
   int64_t weights;                // field weights an output
   int64_t steady;                 // rows from which Adam needs no correction that a float shows
 
   Pass(const Batch& b, const int64_t* o, const Table& t, const Steps& s, const Hot& h, const Blocks& k)
-      : batch(b), order(o), table(t), steps(s), hot(h), blocks(k), states(states_of(s.optimizer)),
-        stride(floats_of(t.storage, int64_t{t.outputs} * (1 + states) * t.k)), linear_stride(int64_t{t.outputs} * (1 + states)),
+      : batch(b), order(o), table(t), steps(s), hot(h), blocks(k), states(states_of(s.optimizer)), linear_states(linear_states_of(s.optimizer)),
+        stride(floats_of(t.storage, int64_t{t.outputs} * (1 + states) * t.k)), linear_stride(int64_t{t.outputs} * (1 + linear_states)),
         weights(int64_t{t.weight_rows} * fields_apart(t.weight_rows)),
         steady(s.optimizer == Optimizer::adam ? steady_after(s.beta > s.beta2 ? s.beta : s.beta2) : 0) {}
   static int64_t steady_after(double decay) { return static_cast<int64_t>(-20 / std::log(decay)); }
@@ -99,8 +101,8 @@ CROSSFM_NOINLINE double look(const Pass& pass, const I& cross, const Row& row, c
                              float* z, Kept kept) {
   const Table& table = pass.table;
   for (int c = 0; c < table.outputs; ++c) {
-    const int64_t at = int64_t{c} * (1 + pass.states);
-    z[c] = shared.bias[at] + linear<I::kGeneral, FETCH>(row, coming, at) +
+    const int64_t at = int64_t{c} * (1 + pass.states), narrow = int64_t{c} * (1 + pass.linear_states);
+    z[c] = shared.bias[narrow] + linear<I::kGeneral, FETCH>(row, coming, narrow) +
            cross.template crossed<FETCH>(row, coming, at * table.k, shared.weights + at * pass.weights,
                                          kept.S + c * cross.sums(), kept.pooled + c * cross.pooled());
   }
@@ -114,8 +116,12 @@ CROSSFM_NOINLINE void step(const Pass& pass, const I& cross, const Steps& steps,
                            Kept kept, float* extra) {
   const Table& table = pass.table;
   for (int c = 0; c < table.outputs; ++c) {
-    const int64_t at = int64_t{c} * (1 + pass.states);
-    update_linear<I::kGeneral, O>(row, coming, at, kept.g[c], steps, pass.batch.has_repeats);
+    const int64_t at = int64_t{c} * (1 + pass.states), narrow = int64_t{c} * (1 + pass.linear_states);
+    if constexpr (O == Optimizer::rowwise_adagrad) {
+      cross.squares(row, at * table.k, kept.S + c * cross.sums(), kept.pooled + c * cross.pooled(), extra);
+      for (int64_t t = row.m; t < row.n; ++t) row.rate[t] = 0;
+    }
+    update_linear<I::kGeneral, O>(row, coming, narrow, kept.g[c], steps, pass.batch.has_repeats);
     cross.template update<O>(row, coming, at * table.k, kept.S + c * cross.sums(),
                              kept.pooled + c * cross.pooled(), extra, kept.g[c], steps);
   }
@@ -178,7 +184,7 @@ double train_rows(const Pass& pass, const I& cross, int64_t begin, int64_t end, 
     if constexpr (O == kPullSgd || O == kPullAdagrad) continue;
     step_weights<I, O>(pass, cross, steps, s.kept(), s.extra.data, shared, 0, 1);
     for (int c = 0; c < pass.table.outputs; ++c) {
-      update_bias<O>(shared.bias + c * (1 + pass.states), s.g.data[c], steps);
+      update_bias<O>(shared.bias + c * (1 + pass.linear_states), s.g.data[c], steps);
     }
   }
   return loss;
@@ -222,17 +228,21 @@ class Private {
       float* numbers[] = {t.factors + id * pass_.stride, factors_.data + i * pass_.stride,
                           factors_base_.data + i * pass_.stride};
       widen(numbers);
-      merge_one(numbers[0], numbers[1], numbers[2], t.k, rates_of(pass_.steps, true, field, scale));
+      if constexpr (O == Optimizer::rowwise_adagrad) merge_row(numbers, id, i);
+      else merge_one<O, kStates>(numbers[0], numbers[1], numbers[2], t.k, rates_of(pass_.steps, true, field, scale));
       narrow(t.factors + id * pass_.stride, i);
-      merge_one(t.linear + id * pass_.linear_stride, linear_.data + i * pass_.linear_stride,
+      merge_one<kSingle<O>, kLinearStates>(t.linear + id * pass_.linear_stride, linear_.data + i * pass_.linear_stride,
                 linear_base_.data + i * pass_.linear_stride, 1, rates_of(pass_.steps, false, field, scale));
     }
     const Rates free{pass_.steps.learning_rate, pass_.steps.beta, 0, 0};
-    merge_one(t.bias, bias_.data, bias_base_.data, 1, free);
-    if (pass_.weights) merge_one(t.field_weights, weights_.data, weights_base_.data, pass_.weights, free);
+    merge_one<kSingle<O>, kLinearStates>(t.bias, bias_.data, bias_base_.data, 1, free);
+    if (pass_.weights) merge_one<O, kStates>(t.field_weights, weights_.data, weights_base_.data, pass_.weights, free);
   }
 
  private:
+  static constexpr int kStates = Policy<O>::kStates;
+  static constexpr int kLinearStates = O == Optimizer::rowwise_adagrad ? 3 : kStates;
+
   bool rounded() const { return pass_.table.storage == Storage::bfloat16; }
 
   // The table's, this thread's and the base's numbers of a hot feature as floats.
@@ -256,27 +266,25 @@ class Private {
   // while the sum of squares went from base to mine would have been smaller, had it come after
   // the other threads' shared - base; steps lr g / sqrt(a) over a rising a add up to 2 lr sqrt(a).
   // Adam's states are averages: of those that several threads have, the mean is taken.
+  template <Optimizer P, int N>
   void merge_one(float* shared, float* mine, float* base, int64_t k, const Rates& rates) {
-    constexpr int N = Policy<O>::kStates;
     for (int c = 0; c < pass_.table.outputs; ++c) {
       for (int64_t f = 0; !add_ && f < (1 + N) * k; ++f) mine[f] = base[f];
-      if constexpr (O == Optimizer::adagrad) {
+      if constexpr (P == Optimizer::adagrad) {
         for (int64_t f = 0; f < k; ++f) {
-          const float from = base[k + f], to = mine[k + f], now = shared[k + f];
-          const float scale = (std::sqrt(from) + std::sqrt(to)) / (std::sqrt(now) + std::sqrt(now + (to - from)) + 1e-30f);
-          shared[f] += scale * (mine[f] - base[f]);
+          shared[f] += slowed(base[k + f], mine[k + f], shared[k + f]) * (mine[f] - base[f]);
         }
       } else {
         for (int64_t f = 0; f < k; ++f) shared[f] += mine[f] - base[f];
       }
       for (int64_t f = k; f < (1 + N) * k; ++f) {
-        if constexpr (O == Optimizer::adam) {
+        if constexpr (P == Optimizer::adam) {
           if (mine[f] != base[f]) shared[f] = shared[f] == base[f] ? mine[f] : 0.5f * (shared[f] + mine[f]);
         } else {
           shared[f] += mine[f] - base[f];
         }
       }
-      if constexpr (O == Optimizer::ftrl) {
+      if constexpr (P == Optimizer::ftrl) {
         for (int64_t f = 0; f < k; ++f) {  // v follows from z and n
           const float z = shared[k + f], root = std::sqrt(shared[2 * k + f]);
           const float shrunk = z > rates.l1 ? z - rates.l1 : z < -rates.l1 ? z + rates.l1 : 0.0f;
@@ -285,6 +293,25 @@ class Private {
       }
       for (int64_t f = 0; f < (1 + N) * k; ++f) mine[f] = base[f] = shared[f];
       shared += (1 + N) * k, mine += (1 + N) * k, base += (1 + N) * k;
+    }
+  }
+
+  // Of a change made while a sum of squares went from `from` to `to`, what it would have been from `now` on.
+  static float slowed(float from, float to, float now) {
+    return (std::sqrt(from) + std::sqrt(to)) / (std::sqrt(now) + std::sqrt(now + (to - from)) + 1e-30f);
+  }
+
+  // A feature's factors, whose sums merge with its weight afterwards.
+  void merge_row(float** numbers, int64_t id, int64_t slot) {
+    const int64_t k = pass_.table.k;
+    for (int c = 0; c < pass_.table.outputs; ++c) {
+      const int64_t at = c * (1 + kLinearStates) + kRowSum;
+      const float scale = slowed(linear_base_.data[slot * pass_.linear_stride + at], linear_.data[slot * pass_.linear_stride + at],
+                                 pass_.table.linear[id * pass_.linear_stride + at]);
+      for (int64_t f = c * k; f < (c + 1) * k; ++f) {
+        if (add_) numbers[0][f] += scale * (numbers[1][f] - numbers[2][f]);
+        numbers[1][f] = numbers[2][f] = numbers[0][f];
+      }
     }
   }
 
@@ -427,7 +454,7 @@ double train_blocks_as(const Pass& pass, const I& cross, int64_t count, int thre
         for (int64_t i = 0; i < n; ++i) {
           const Steps& steps = clock.at(begin + i);
           for (int c = 0; c < outputs; ++c) {
-            update_bias<O>(pass.table.bias + c * (1 + pass.states), team.g.data[i * outputs + c], steps);
+            update_bias<O>(pass.table.bias + c * (1 + pass.linear_states), team.g.data[i * outputs + c], steps);
           }
           team.loss[team.block] += team.loss[i];
         }
@@ -446,6 +473,7 @@ double with_optimizer(Optimizer o, Run run) {
     case Optimizer::adagrad: return run.template operator()<Optimizer::adagrad>();
     case Optimizer::ftrl: return run.template operator()<Optimizer::ftrl>();
     case Optimizer::adam: return run.template operator()<Optimizer::adam>();
+    case Optimizer::rowwise_adagrad: break;  // of some interactions
   }
   return 0;
 }
@@ -468,11 +496,15 @@ double train_with(const Pass& pass, const I& cross, int64_t count, bool frozen, 
     }
     return 0;
   }
-  return with_optimizer(pass.steps.optimizer, [&]<Optimizer O>() {
+  const auto train = [&]<Optimizer O>() {
     if (!frozen) return train_as<I, O>(pass, cross, count, threads);
     if constexpr (I::kGeneral) return train_blocks_as<I, O>(pass, cross, count, threads);
     return 0.0;
-  });
+  };
+  if constexpr (I::kRowwise) {
+    if (pass.steps.optimizer == Optimizer::rowwise_adagrad) return train.template operator()<Optimizer::rowwise_adagrad>();
+  }
+  return with_optimizer(pass.steps.optimizer, train);
 }
 
 // The table of kernels whose passes `train_any` and `score` dispatch.

@@ -18,16 +18,18 @@ template <int LENGTH, bool GENERAL, Storage M = Storage::float32>
 struct FieldAware {
   static constexpr Storage kStorage = M;
   static constexpr bool kGeneral = GENERAL, kKeeps = GENERAL, kEarly = true;
+  static constexpr bool kRowwise = M == Storage::float32;
   int k, n_fields, any_length;
   int64_t longest;
   bool inside;  // features of one field meet
+  bool rowwise;  // pairs() finds sums of squares
 
   static constexpr bool kByPairs = !GENERAL && LENGTH && M == Storage::float32;
   static constexpr int kLength = LENGTH ? LENGTH : kBlock, kPairs = kBlock / kLength;  // pairs at a time
 
   int length() const { return LENGTH ? LENGTH : any_length; }
   bool pools() const { return false; }
-  int64_t sums() const { return kByPairs ? 0 : int64_t{n_fields} * k; }
+  int64_t sums() const { return !kByPairs ? int64_t{n_fields} * k : rowwise ? longest * LENGTH : 0; }
   int64_t pooled() const { return GENERAL ? longest * any_length : 0; }
   int64_t extra() const { return GENERAL ? k : 0; }
 
@@ -85,9 +87,10 @@ struct FieldAware {
     return joined(parts);
   }
 
-  // One feature a field, all values 1, vectors of a length that the compiler knows.
-  template <bool FETCH>
-  CROSSFM_INLINE float pairs(const Row& row, const Row& coming, int64_t shift) const {
+  // One feature a field, all values 1, vectors of a length that the compiler knows. Into `squares`
+  // [m][length], where SQUARES: for each feature the vectors that it meets, squared and added up.
+  template <bool FETCH, bool SQUARES>
+  CROSSFM_INLINE float pairs(const Row& row, const Row& coming, int64_t shift, float* squares) const {
     float* const* const p = row.p;
     const int64_t m = row.m;
     Ahead<FETCH> ahead(coming, shift, k);
@@ -95,14 +98,28 @@ struct FieldAware {
     Vec<kLength> rest = Vec<kLength>::all(0);
     for (int64_t t = 0; t < m; ++t) {
       const int64_t other = shift + t * kLength;
+      auto met = Vec<kBlock>::all(0);
+      auto met_one = Vec<kLength>::all(0);
       int64_t u = 0;
       for (; u + kPairs <= t; u += kPairs) {
         ahead.next(), ahead.next();
-        sum = sum + Stored<M>::template load<kBlock>(p[t], shift + u * kLength) * load_apart(p + u, other);
+        const auto mine = Stored<M>::template load<kBlock>(p[t], shift + u * kLength), theirs = load_apart(p + u, other);
+        sum = sum + mine * theirs;
+        if constexpr (SQUARES) {
+          met = met + theirs * theirs;
+          (Vec<kBlock>::load(squares + u * kLength) + mine * mine).store(squares + u * kLength);
+        }
       }
       for (; u < t; ++u) {
-        rest = rest + Stored<M>::template load<kLength>(p[t], shift + u * kLength) * Stored<M>::template load<kLength>(p[u], other);
+        const auto mine = Stored<M>::template load<kLength>(p[t], shift + u * kLength);
+        const auto theirs = Stored<M>::template load<kLength>(p[u], other);
+        rest = rest + mine * theirs;
+        if constexpr (SQUARES) {
+          met_one = met_one + theirs * theirs;
+          (Vec<kLength>::load(squares + u * kLength) + mine * mine).store(squares + u * kLength);
+        }
       }
+      if constexpr (SQUARES) (met_one + folded<kLength>(met)).store(squares + t * kLength);
     }
     ahead.rest();
     return sum.sum() + rest.sum();
@@ -184,7 +201,7 @@ struct FieldAware {
   CROSSFM_INLINE float crossed(const Row& row, const Row& coming, int64_t shift, const float*, float* S,
                                float* pooled) const {
     if constexpr (GENERAL) return sums_of_fields<FETCH>(row, coming, shift, S, pooled);
-    else if constexpr (kByPairs) return pairs<FETCH>(row, coming, shift);
+    else if constexpr (kByPairs) return rowwise ? pairs<FETCH, true>(row, coming, shift, S) : pairs<FETCH, false>(row, coming, shift, nullptr);
     else return S ? lookups<FETCH, true>(row, coming, shift, S) : lookups<FETCH, false>(row, coming, shift, S);
   }
 
@@ -218,9 +235,36 @@ struct FieldAware {
     }
   };
 
-  // Steps of the two vectors of each pair.
+  CROSSFM_INLINE void squares(const Row& row, int64_t, const float* S, const float* pooled, float*) const {
+    const int n = length();
+    for (int64_t t = 0; t < row.m; ++t) {
+      Vec<4> sum = Vec<4>::all(0);
+      if constexpr (kByPairs) {
+        for (int e = 0; e < kLength; e += 4) sum = sum + Vec<4>::load(S + t * kLength + e);
+        row.rate[t] = sum.sum();
+        continue;
+      }
+      const int64_t f = row.field[t];
+      const float* turned = S + f * k;
+      for (int e = 0; e < k; e += 4) sum = sum + Vec<4>::load(turned + e) * Vec<4>::load(turned + e);
+      float total = sum.sum();
+      if constexpr (GENERAL) {  // of its own field it meets the others alone
+        const float* own = pooled + int64_t{row.run[t]} * n;
+        for (int e = 0; e < n; ++e) {
+          const float with = turned[f * n + e], apart = inside ? with - own[e] : 0.0f;
+          total += apart * apart - with * with;
+        }
+        total = total > 0 ? total * row.x[t] * row.x[t] : 0.0f;
+      }
+      row.rate[t] = total;
+    }
+  }
+
+  // Steps of the two vectors of each pair. `apart` [m][length] is room for step sizes.
   template <Optimizer O>
-  CROSSFM_INLINE void update_pairs(const Row& row, const Row& coming, int64_t shift, float g, const Steps& steps) const {
+  CROSSFM_INLINE void update_pairs(const Row& row, const Row& coming, int64_t shift, float* apart, float g,
+                                   const Steps& steps) const {
+    constexpr bool ROWWISE = O == Optimizer::rowwise_adagrad;
     constexpr int N = Policy<O>::kStates;
     const int k = this->k;  // the compiler cannot tell that no store changes it
     float* const* const p = row.p;
@@ -228,6 +272,19 @@ struct FieldAware {
     const Rates rates = rates_of(steps, true, 0, 1);
     const auto scale = Vec<kBlock>::all(g);
     const auto scale_one = Vec<kLength>::all(g);
+    const float decay = Policy<O>::decay(rates);
+    if constexpr (ROWWISE) {
+      for (int64_t t = 0; t < m; ++t) Vec<kLength>::all(rates.learning_rate * row.rate[t]).store(apart + t * kLength);
+    }
+    // A step of numbers whose features stand from t on: of one feature, or (EACH) of kPairs.
+    const auto step = [&]<bool EACH, int B>(Numbers<O, B>& numbers, const Vec<B>& gradient, int64_t t) {
+      if constexpr (ROWWISE) {
+        const auto rate = EACH ? Vec<B>::load(apart + t * kLength) : Vec<B>::all(apart[t * kLength]);
+        numbers.v = numbers.v - rate * (gradient + Vec<B>::all(decay) * numbers.v);
+      } else {
+        numbers.step(gradient, rates);
+      }
+    };
     const bool idle = N < 2 && Policy<O>::decay(rates) == 0;  // numbers without a gradient stay
     Ahead<true> ahead(coming, shift + k, N * k);
     for (int64_t t = 0; t < m; ++t) {
@@ -242,8 +299,8 @@ struct FieldAware {
         mine.load(of_t, shift + u * kLength, k);
         theirs.load_apart(of_u, other, k);
         const auto gradient = scale * theirs.v;
-        theirs.step(scale * mine.v, rates);
-        mine.step(gradient, rates);
+        step.template operator()<true>(theirs, scale * mine.v, u);
+        step.template operator()<false>(mine, gradient, t);
         mine.store(of_t, shift + u * kLength, k);
         theirs.store_apart(of_u, other, k);
       }
@@ -253,8 +310,8 @@ struct FieldAware {
         mine.load(of_t, shift + u * kLength, k);
         theirs.load(of_u, other, k);
         const auto gradient = scale_one * theirs.v;
-        theirs.step(scale_one * mine.v, rates);
-        mine.step(gradient, rates);
+        step.template operator()<false>(theirs, scale_one * mine.v, u);
+        step.template operator()<false>(mine, gradient, t);
         mine.store(of_t, shift + u * kLength, k);
         theirs.store(of_u, other, k);
       }
@@ -262,7 +319,7 @@ struct FieldAware {
       for (int64_t e = t * kLength; e < k; e = e == t * kLength ? m * kLength : e + kLength) {
         Numbers<O, kLength> lone;
         lone.load(of_t, shift + e, k);
-        lone.step(Vec<kLength>::all(0), rates);
+        step.template operator()<false>(lone, Vec<kLength>::all(0), t);
         lone.store(of_t, shift + e, k);
       }
     }
@@ -272,7 +329,7 @@ struct FieldAware {
   template <Optimizer O>
   CROSSFM_INLINE void update(const Row& row, const Row& coming, int64_t shift, const float* S, const float* pooled,
                              float* gradient, float g, const Steps& steps) const {
-    if constexpr (kByPairs) update_pairs<O>(row, coming, shift, g, steps);
+    if constexpr (kByPairs) update_pairs<O>(row, coming, shift, const_cast<float*>(S), g, steps);
     else update_turned<O>(row, coming, shift, S, pooled, gradient, g, steps);
   }
 
@@ -283,8 +340,9 @@ struct FieldAware {
     constexpr int N = Policy<O>::kStates;
     const int n = length(), k = this->k;  // the compiler cannot tell that no store changes it
     const Store<kBlock, M> store(row.turn);
-    Rates rates = rates_of(steps, true, 0, 1);
+    FactorRates<O, GENERAL> all_rates(steps, row);
     for (int64_t t = 0; t < row.m; ++t) {
+      const Rates& rates = all_rates.at(t);
       const int64_t f = row.field[t];
       const float* turned = S + f * k;
       float gx = g;
@@ -294,7 +352,6 @@ struct FieldAware {
         for (int e = 0; e < n; ++e) gradient[f * n + e] = inside ? gradient[f * n + e] - own[e] : 0.0f;
         turned = gradient;
         gx = g * row.x[t];
-        if (steps.varied) rates = rates_of(steps, true, row, t);
       }
       float* p = row.p[t];
       const uint32_t feature = shift_of(row, t);
@@ -316,10 +373,11 @@ struct FieldAware {
 
 // Calls run with the interaction for these rows.
 template <Storage M, class Shape, class Run>
-void with_interaction(const Batch& batch, const Shape& shape, bool across_fields, bool special, Run run) {
+void with_interaction(const Batch& batch, const Shape& shape, bool across_fields, bool special, bool rowwise,
+                      Run run) {
   const bool general = special || batch.values || batch.fields || batch.field_of;
   const auto with = [&]<int LENGTH, bool GENERAL>() {
-    run(FieldAware<LENGTH, GENERAL, M>{shape.k, shape.n_fields, shape.length, batch.longest_row, !across_fields});
+    run(FieldAware<LENGTH, GENERAL, M>{shape.k, shape.n_fields, shape.length, batch.longest_row, !across_fields, rowwise});
   };
   const auto of_length = [&]<int LENGTH>() {
     if (general) with.template operator()<LENGTH, true>();
@@ -334,6 +392,7 @@ double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
   double loss = 0;
   const auto with = [&]<Storage M>() {
     with_interaction<M>(pass.batch, pass.table, pass.steps.across_fields, frozen || pass.table.scales || pass.steps.pulls || pass.batch.has_repeats,
+                        pass.steps.optimizer == Optimizer::rowwise_adagrad,
                         [&](const auto& cross) { loss = train_with(pass, cross, count, frozen, threads); });
   };
   if (pass.table.storage == Storage::bfloat16) with.template operator()<Storage::bfloat16>();
@@ -342,7 +401,7 @@ double train_any(const Pass& pass, int64_t count, bool frozen, int threads) {
 }
 
 void score(const Batch& batch, int64_t count, const Scores& model, float* out, int threads) {
-  with_interaction<Storage::float32>(batch, model, model.across_fields, false, [&](const auto& cross) {
+  with_interaction<Storage::float32>(batch, model, model.across_fields, false, false, [&](const auto& cross) {
     score_as(batch, count, model, cross, out, threads);
   });
 }

@@ -12,7 +12,7 @@ namespace {
 template <int B>
 struct FieldMatrixed {
   static constexpr Storage kStorage = Storage::float32;
-  static constexpr bool kGeneral = true, kKeeps = true, kEarly = false;
+  static constexpr bool kGeneral = true, kKeeps = true, kEarly = false, kRowwise = false;
   static constexpr int kBlock = 16;  // numbers of a row of the matrix at a time
   int k, n_fields;
 

@@ -13,7 +13,7 @@ constexpr int kFieldBlock = 16;  // weights of a field stepped as one vector
 template <int B, bool GENERAL>
 struct FieldWeighted {
   static constexpr Storage kStorage = Storage::float32;
-  static constexpr bool kGeneral = GENERAL, kKeeps = true, kEarly = false;
+  static constexpr bool kGeneral = GENERAL, kKeeps = true, kEarly = false, kRowwise = false;
   int k, n_fields;
 
   bool pools() const { return false; }

@@ -14,7 +14,7 @@ namespace {
 template <int B>
 struct HigherOrder {
   static constexpr Storage kStorage = Storage::float32;
-  static constexpr bool kGeneral = true, kKeeps = true, kEarly = false;
+  static constexpr bool kGeneral = true, kKeeps = true, kEarly = false, kRowwise = false;
   int k, order;
   int64_t longest;
   bool across_fields;

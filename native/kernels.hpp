@@ -25,14 +25,21 @@ struct Batch {
 
 enum class Loss : int { squared, logistic, softmax, hinge, huber, poisson, quantile };
 constexpr int kLosses = 7;
-enum class Optimizer : int { sgd, adagrad, ftrl, adam };
-constexpr int kOptimizers = 4;
+enum class Optimizer : int { sgd, adagrad, ftrl, adam, rowwise_adagrad };
+constexpr int kOptimizers = 5;
 
 // Beside them, kernels that change nothing: they add up what a step of each of the first two would
 // be, were the penalty of a field greater by one.
 constexpr Optimizer kPullSgd{kOptimizers}, kPullAdagrad{kOptimizers + 1};
 
-inline int states_of(Optimizer o) { return o == Optimizer::sgd ? 0 : o == Optimizer::adagrad ? 1 : 2; }
+// Numbers beside each factor, and beside each linear weight. Row-wise AdaGrad has one sum of squares
+// for all factors of a feature, which stands beside its linear weight and that one's own:
+// w, a_w, a_v, and one that fills a quarter of a cache line.
+inline int states_of(Optimizer o) {
+  return o == Optimizer::sgd || o == Optimizer::rowwise_adagrad ? 0 : o == Optimizer::adagrad ? 1 : 2;
+}
+inline int linear_states_of(Optimizer o) { return o == Optimizer::rowwise_adagrad ? 3 : states_of(o); }
+constexpr int kRowSum = 2;  // place of a_v
 
 // How the factors of a table lie in memory: k numbers of 4, 2 or 1 bytes, one feature behind the
 // other. int8: each number times its feature's scale, which lies behind the linear weight.
@@ -40,10 +47,11 @@ inline int states_of(Optimizer o) { return o == Optimizer::sgd ? 0 : o == Optimi
 enum class Storage : int { float32, float16, int8, bfloat16 };
 constexpr int kStorages = 4;
 
-// Parameters and optimizer state, feature-major. With s = states_of(optimizer):
+// Parameters and optimizer state, feature-major. With s = states_of(optimizer) and
+// s' = linear_states_of(optimizer):
 //   factors [n_features][outputs][1 + s][k]   v, then its state, adjacent in memory
-//   linear  [n_features][outputs][1 + s]      w, then its state
-//   bias    [outputs][1 + s]
+//   linear  [n_features][outputs][1 + s']     w, then its state
+//   bias    [outputs][1 + s']
 // A field-aware model has for a feature one vector a field, side by side: [n_fields][length], which
 // together count as its k factors. A field-weighted one has beside the bias, for all rows,
 //   field_weights [outputs][1 + s][n_fields][fields_apart(n_fields)]   symmetric, zero on the diagonal
@@ -85,6 +93,7 @@ struct Steps {
   bool per_field = false;
   bool varied = false;  // rates and penalties are a feature's own: per_field, or Table::scales with them
   uint32_t seed = 0;    // of the random bits that bfloat16 is rounded with
+  float share = 1;      // row-wise AdaGrad: one of the factors of a feature
   // [2][n_fields], of weights and of factors, or null. Then a pass trains nothing, but adds here the
   // change of the loss per unit of a field's penalty: the sum of learning rate * gradient * parameter.
   double* pulls = nullptr;

@@ -8,6 +8,7 @@ template <int B, bool GENERAL, Storage M = Storage::float32>
 struct Plain {
   static constexpr Storage kStorage = M;
   static constexpr bool kGeneral = GENERAL, kKeeps = false, kEarly = false;
+  static constexpr bool kRowwise = M == Storage::float32;
   int k;
   int64_t longest;
   bool across_fields;
@@ -21,6 +22,9 @@ struct Plain {
   CROSSFM_INLINE float crossed(const Row& row, const Row& coming, int64_t shift, const float*, float* S,
                                float* pooled) const {
     return crossfm::CROSSFM_LEVEL::crossed<B, GENERAL, FETCH, M>(row, coming, shift, k, S, GENERAL ? pooled : nullptr);
+  }
+  CROSSFM_INLINE void squares(const Row& row, int64_t shift, const float* S, const float* pooled, float*) const {
+    squares_of_factors<B, GENERAL>(row, shift, k, S, pooled);
   }
   template <Optimizer O>
   CROSSFM_INLINE void update(const Row& row, const Row& coming, int64_t shift, const float* S, const float* pooled,

@@ -34,6 +34,7 @@ struct Row {
   float** w = nullptr;          // linear weight of each, then `spare` up to a whole kGroup
   float* x = nullptr;           // value of each
   float* scale = nullptr;       // what its penalty is multiplied by
+  float* rate = nullptr;        // row-wise AdaGrad: sum of squares of its gradient, then what its step is multiplied by
   int32_t* run = nullptr;       // which pooled vector it belongs to; room for look-ups where none is asked for
   int32_t* field = nullptr;     // its field; where rows bring none, its place
   float* spare = nullptr;       // a linear weight of no feature
@@ -234,15 +235,16 @@ struct Ring {
   Ring(int64_t longest, int64_t linear_stride)
       : width((longest + 15) / 16 * 16 + 16),
         pointers(2 * width * (kAhead + 1)),
-        values(2 * width * (kAhead + 1)),
+        values(3 * width * (kAhead + 1)),
         labels(2 * width * (kAhead + 1)),
         spare(linear_stride) {
     if (!ok()) return;
     for (int i = 0; i <= kAhead; ++i) {
       rows[i].p = pointers.data + 2 * i * width;
       rows[i].w = rows[i].p + width;
-      rows[i].x = values.data + 2 * i * width;
+      rows[i].x = values.data + 3 * i * width;
       rows[i].scale = rows[i].x + width;
+      rows[i].rate = rows[i].scale + width;
       rows[i].run = labels.data + 2 * i * width;
       rows[i].field = rows[i].run + width;
       for (int64_t t = 0; t < width; ++t) {

@@ -131,6 +131,46 @@ CROSSFM_INLINE void split(const Vec<16>& v, Vec<4>* parts) {
 #endif
 }
 
+// The sum of the parts of N numbers that a vector is made of.
+template <int N, int B>
+CROSSFM_INLINE Vec<N> folded(const Vec<B>& v) {
+  if constexpr (B == N) {
+    return v;
+  } else if constexpr (B % 32 == 0) {
+    Vec<B / 2> low, high;
+    constexpr int half = Vec<B>::C / 2;
+    for (int i = 0; i < half; ++i) low.c[i] = v.c[i], high.c[i] = v.c[half + i];
+    return folded<N>(low + high);
+  } else if constexpr (B == 16) {
+    Vec<4> parts[4];
+    split(v, parts);
+    Vec<N> r;
+    if constexpr (N == 4) {
+      r = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    } else {
+      const Vec<4> sums[2] = {parts[0] + parts[2], parts[1] + parts[3]};
+      std::memcpy(&r, sums, sizeof r);
+    }
+    return r;
+  } else {  // 8 to 4
+    Vec<4> parts[2];
+    std::memcpy(parts, &v, sizeof v);
+    return parts[0] + parts[1];
+  }
+}
+
+// The sums of four vectors.
+CROSSFM_INLINE Vec<4> sums_of(const Vec<4>* v) {
+  Vec<4> r;
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__SSE3__)
+  const auto of = [&](int i) { return (__m128)v[i].c[0]; };
+  r.c[0] = (Vec<4>::T)_mm_hadd_ps(_mm_hadd_ps(of(0), of(1)), _mm_hadd_ps(of(2), of(3)));
+#else
+  for (int i = 0; i < 4; ++i) r.c[0][i] = v[i].sum();
+#endif
+  return r;
+}
+
 // The parts of 1 / sqrt(a) = 1/2 r e for a > 0: r the chip's estimate (refined once on NEON, whose
 // estimate has 8 bits), e = 3 - a r^2 Newton's step. Relative error below 3e-7.
 template <int B>

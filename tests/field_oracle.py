@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
-from solver_oracle import numbers, plain
+from solver_oracle import RowSums, numbers, plain
 
 
 def ffm_pairs(v, entries, across_fields):
@@ -109,6 +109,7 @@ class FieldOracle:
             ]
             for m in models
         ]
+        self.sums = RowSums(options)
         self.r = [
             {
                 (f, g): numbers(options, m.field_weights[f, g].ravel(), 0.0, 0.0, clock)
@@ -170,10 +171,12 @@ class FieldOracle:
             loss, g = plain(self.o.loss, z, target, self.o.loss_parameter)
         for c, (_, gradients, weights) in enumerate(found):
             upstream = weight * g[c]
-            for (i, _, x), gradient in zip(entries, gradients, strict=True):
+            steps = [[upstream * d for d in gradient] for gradient in gradients]
+            rates = self.sums.rates(c, entries, steps, self.V[c])
+            for (i, _, x), step, rate in zip(entries, steps, rates, strict=True):
                 self.w[c][i].step(upstream * x)
-                for number, d in zip(self.V[c][i], gradient, strict=True):
-                    number.step(upstream * d)
+                for number, d in zip(self.V[c][i], step, strict=True):
+                    number.step(d, rate)
             for pair, shared in self.r[c].items():  # of all rows
                 for number, d in zip(shared, weights.get(pair, [0.0] * len(shared)), strict=True):
                     number.step(upstream * d)

@@ -42,10 +42,13 @@ class Number:
         curvature = self.beta / self.rate + self.l2
         self.z = 0.0 if self.v == 0 else -self.v * curvature - math.copysign(self.l1, self.v)
 
-    def step(self, g):
+    def step(self, g, rate=None):
+        """`rate`: the step size of a whole row of numbers, instead of its own."""
         if self.stays:
             return
-        if self.kind == "sgd":
+        if rate is not None:
+            self.v -= rate * (g + self.l2 * self.v)
+        elif self.kind == "sgd":
             self.v -= self.rate * (g + self.l2 * self.v)
         elif self.kind == "adagrad":
             g += self.l2 * self.v
@@ -75,8 +78,29 @@ def numbers(options, values, l2, l1, clock):
     if hasattr(options, "beta2"):
         extra["adam"] = options.beta1, options.beta2, options.epsilon
     extra["clock"] = clock
-    kind = type(options).__name__.lower()
+    kind = type(options).__name__.lower().removeprefix("rowwise")  # weights have sums of their own
     return [Number(kind, float(v), options.learning_rate, l2, **extra) for v in values]
+
+
+class RowSums:
+    """Step sizes of row-wise AdaGrad, whose sums are of all factors of a feature; else None."""
+
+    def __init__(self, options):
+        self.o = options
+        self.sums = {} if type(options).__name__ == "RowwiseAdaGrad" else None
+
+    def rates(self, c, entries, gradients, held):
+        """One for each (id, gradients of its numbers): of the loss alone, before any step."""
+        if self.sums is None:
+            return [None] * len(entries)
+        found = []
+        for (i, *_), gradient in zip(entries, gradients, strict=True):
+            a = self.sums.get((c, i), self.o.initial_accumulator)
+            if gradient and not held[i][0].stays:
+                a += sum(g * g for g in gradient) / len(gradient)
+            self.sums[c, i] = a
+            found.append(held[i][0].rate / math.sqrt(a) if gradient else None)
+        return found
 
 
 class Oracle:
@@ -95,6 +119,7 @@ class Oracle:
             [numbers(options, [c[i]], l2(0, i), l1[0], clock)[0] for i in range(n)] for c in w
         ]
         self.V = [[numbers(options, c[i], l2(1, i), l1[1], clock) for i in range(n)] for c in V]
+        self.sums = RowSums(options)
 
     def pools(self, c, entries):
         """Pooled vector of each entry, and their sum over pools."""
@@ -136,11 +161,16 @@ class Oracle:
             alone = self.o.interactions == "all"
             for i, x in entries:
                 self.w[c][i].step(upstream * x)
+            before = [
+                [upstream * x * (S[f] - p[f]) for f in range(len(S))]
+                for (_, x), p in zip(entries, pooled, strict=True)
+            ]
+            rates = self.sums.rates(c, entries, before, self.V[c])
             for t, (i, x) in enumerate(entries):
                 for f, number in enumerate(self.V[c][i]):
                     # without pooling and values the row's own vector is read where it is updated
                     own = x * number.v if alone and not self.general else pooled[t][f]
-                    number.step(upstream * x * (S[f] - own))
+                    number.step(upstream * x * (S[f] - own), rates[t])
             self.b[c].step(upstream)
         return weight * loss
 

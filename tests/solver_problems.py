@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crossfm.data.rows import Rows
-from crossfm.solvers import FTRL, SGD, AdaGrad, Adam
+from crossfm.solvers import FTRL, SGD, AdaGrad, Adam, RowwiseAdaGrad
 
 
 def make_rows(rng, n=60, n_features=23, *, values=True, bags=True, classes=2, weights=False):
@@ -44,8 +44,21 @@ SOLVER_CASES = [
     AdaGrad(learning_rate=0.1, l2_linear=0.01, l2_factors=0.02, initial_accumulator=0.1),
     FTRL(learning_rate=0.2, l2_linear=0.1, l2_factors=0.2, l1_linear=0.3, l1_factors=0.01),
     Adam(learning_rate=0.01, l2_linear=0.01, l2_factors=0.02, beta2=0.99, epsilon=1e-4),
+    RowwiseAdaGrad(learning_rate=0.1, l2_linear=0.01, l2_factors=0.02, initial_accumulator=0.1),
 ]
 by_solver = pytest.mark.parametrize("base", SOLVER_CASES, ids=lambda o: o.optimizer)
+
+
+def trains(base, model):
+    """Whether a solver trains a model, by its name."""
+    return not isinstance(base, RowwiseAdaGrad) or model in ("fm", "ffm")
+
+
+def by_solver_and(names, models):
+    """Solvers with all models that they train; a model is a tuple of values of the names."""
+    cases = [(base, *model) for base in SOLVER_CASES for model in models if trains(base, model[0])]
+    ids = ["-".join([base.optimizer, *map(str, model)]) for base, *model in cases]
+    return pytest.mark.parametrize(("base", *names), cases, ids=ids)
 
 
 def with_(options, **changes):

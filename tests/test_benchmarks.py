@@ -320,13 +320,16 @@ def test_fields_travel_with_their_part(tmp_path):
 def test_a_contest_of_field_aware_machines_is_learned_and_judged():
     part = field_part()
     slow = {"learning_rate": 0.2, "init_scale": 0.1}
-    entries = [ffm.entry_of("crossfm", 30, slow), ffm.entry_of("crossfm", 30, slow, "xlearn")]
+    labels = ("crossfm", ffm.ROWWISE, "xlearn")
+    entries = [ffm.entry_of("crossfm", 30, slow, label) for label in labels]
     runs = contest(entries, part, part, rounds=1)
     assert runs["crossfm"].loss < 0.2  # no weight of a feature alone tells
     found = {figure.name: figure for figure in ffm.figures(runs)}
-    assert set(found) == {"speed_over_xlearn", "log_loss_behind_xlearn"}
+    names = {"speed_over_xlearn", "log_loss_behind_xlearn"}
+    assert set(found) == names | {f"rowwise_{name}" for name in names}
     assert found["log_loss_behind_xlearn"].value == 0.0
     assert found["speed_over_xlearn"].bar == 2.0
+    assert found["rowwise_speed_over_xlearn"].bar == 3.0
 
 
 @pytest.mark.parametrize("model", ["fm", "ffm"])

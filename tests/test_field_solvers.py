@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from field_oracle import FieldOracle
-from solver_problems import SOLVER_CASES, by_solver, clicks, make_rows, with_
+from solver_problems import SOLVER_CASES, by_solver_and, clicks, make_rows, with_
 from test_streaming import Blocks, same_state
 
 from crossfm.data.rows import Rows
@@ -30,6 +30,7 @@ by_model = pytest.mark.parametrize(
     MODELS,
     ids=["ffm", "ffm_across", "fwfm", "fmfm", "hofm", "hofm_across"],
 )
+by_solver_and_model = by_solver_and(("model", "interactions"), MODELS)
 FIELDS_OF_CLICKS = np.repeat(np.arange(6), 30).astype(np.int32)
 
 
@@ -87,8 +88,7 @@ def compare(options, rows, field_of, epochs=2, vary=None):
         np.testing.assert_allclose(model.score(rows), scores[:, c], 1e-5, 1e-5)
 
 
-@by_solver
-@by_model
+@by_solver_and_model
 @pytest.mark.parametrize("k", [1, 3, 4, 6, 8, 16, 17])
 def test_lookups_match_the_oracle_at_every_width(base, model, interactions, k):
     rows, field_of = make_rows(np.random.default_rng(k), n=40, values=False, bags=False)
@@ -97,8 +97,7 @@ def test_lookups_match_the_oracle_at_every_width(base, model, interactions, k):
     compare(options, rows, field_of)
 
 
-@by_solver
-@by_model
+@by_solver_and_model
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_values_bags_and_weights_match_the_oracle(base, model, interactions, loss):
     rng = np.random.default_rng(1)
@@ -155,21 +154,19 @@ def test_an_id_repeated_in_a_row_is_two_features(model, interactions):
     compare(options, rows, np.arange(8, dtype=np.int32) // 2)
 
 
-@by_solver
+@by_solver_and(("model", "order"), [("hofm", 4), ("hofm", 5)])
 @pytest.mark.parametrize("interactions", ["all", "across_fields"])
-@pytest.mark.parametrize("order", [4, 5])
-def test_larger_sets_match_the_oracle(base, interactions, order):
+def test_larger_sets_match_the_oracle(base, model, order, interactions):
     rows, field_of = make_rows(np.random.default_rng(order), n=20)
     options = with_(base, n_factors=3, loss="logistic", interactions=interactions, n_fields=F,
-                    **of("hofm", order))  # fmt: skip
+                    **of(model, order))  # fmt: skip
     compare(options, rows, field_of)
 
 
 # --- threads -----------------------------------------------------------------------------------
 
 
-@by_solver
-@by_model
+@by_solver_and_model
 def test_deterministic_is_bit_equal_for_any_number_of_threads(base, model, interactions):
     rows, results = clicks(1500), []
     for n_jobs in (2, 1, 3):
@@ -187,8 +184,7 @@ def test_deterministic_is_bit_equal_for_any_number_of_threads(base, model, inter
             assert np.ptp(other.field_weights[0, 1:]) > 1e-3
 
 
-@by_solver
-@by_model
+@by_solver_and_model
 def test_threads_reach_the_loss_of_one(base, model, interactions):
     rows = clicks(20_000)
 
@@ -246,8 +242,7 @@ def test_what_is_restored_stays_under_adam():
 # --- blocks and checkpoints ---------------------------------------------------------------------
 
 
-@by_solver
-@by_model
+@by_solver_and_model
 def test_streamed_and_stopped_fits_are_those_in_memory(
     base, model, interactions, tmp_path, monkeypatch
 ):

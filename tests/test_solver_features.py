@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import test_field_solvers
 import test_solvers
-from solver_problems import SOLVER_CASES, by_solver, clicks, make_rows, with_
+from solver_problems import SOLVER_CASES, by_solver, by_solver_and, clicks, make_rows, with_
 
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
@@ -39,6 +39,7 @@ MODELS = {
 }
 by_variant = pytest.mark.parametrize("variant", VARIED)
 by_model = pytest.mark.parametrize("model", MODELS)
+by_solver_and_model = by_solver_and(("model",), [(model,) for model in MODELS])
 
 
 def vary(oracle, o, field_of, rows):
@@ -68,8 +69,7 @@ def check(base, model, variant, rows, field_of, **options):
     module.compare(chosen, rows, field_of, epochs=2, vary=vary)
 
 
-@by_solver
-@by_model
+@by_solver_and_model
 @by_variant
 def test_lookups_match_the_oracle(base, model, variant):
     rows, field_of = make_rows(np.random.default_rng(0), n_features=60, values=False, bags=False)
@@ -78,8 +78,7 @@ def test_lookups_match_the_oracle(base, model, variant):
     check(base, model, variant, rows, field_of, loss="logistic")
 
 
-@by_solver
-@by_model
+@by_solver_and_model
 @by_variant
 def test_values_bags_and_weights_match_the_oracle(base, model, variant):
     rows, field_of = make_rows(np.random.default_rng(1), n_features=60, classes=0, weights=True)
@@ -92,8 +91,7 @@ def test_softmax_matches_the_oracle(model):
     check(SOLVER_CASES[1], model, "all", rows, field_of, loss="softmax", n_outputs=3)
 
 
-@by_solver
-@by_model
+@by_solver_and_model
 @by_variant
 def test_deterministic_is_bit_equal_for_any_number_of_threads(base, model, variant):
     found = []

@@ -19,7 +19,7 @@ ONLINE = "Online"
 TASKS = ("auto", "regression", "classification")
 LOSSES = ("squared", "huber", "poisson", "quantile", "logistic", "hinge")
 KINDS = ("fm", "ffm", "fwfm", "fmfm", "hofm")
-SOLVERS = ("adagrad", "sgd", "ftrl", "adam")
+SOLVERS = ("adagrad", "rowwise_adagrad", "sgd", "ftrl", "adam")
 INTERACTIONS = ("all", "across_fields")
 
 
@@ -114,7 +114,8 @@ def fit(
         _option(TRAINING, "N", "Features have factors once they were seen so often.", min=1),
     ] = None,
     solver: Annotated[
-        str | None, _option(TRAINING, "NAME", "adagrad (where left out), sgd, ftrl or adam.")
+        str | None,
+        _option(TRAINING, "NAME", "adagrad (where left out), rowwise_adagrad, sgd, ftrl or adam."),
     ] = None,
     interactions: Annotated[
         str | None,

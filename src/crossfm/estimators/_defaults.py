@@ -14,6 +14,7 @@ __all__ = ["default_init_scale", "default_l2_factors", "default_learning_rate"]
 # pay it at each touch, FTRL once for all rows.
 L2_FACTORS = {
     "adagrad": {"squared": 0.1, "logistic": 0.02},
+    "rowwise_adagrad": {"squared": 0.1, "logistic": 0.02},
     "sgd": {"squared": 0.05, "logistic": 0.01},
     "adam": {"squared": 0.05, "logistic": 0.01},
     "ftrl": {"squared": 10.0, "logistic": 1.0},
@@ -22,7 +23,13 @@ LIKE_SQUARED = ("squared", "huber", "poisson")  # counts have a mean of 1 for th
 OFTEN = 1000  # rows a feature is in, on average, from which the penalty falls: they speak for it
 
 # Step size for a row of one feature, and the most it may be.
-RATES = {"adagrad": (1.5, 0.1), "ftrl": (1.5, 0.1), "sgd": (0.1, 0.01), "adam": (0.02, 0.002)}
+RATES = {
+    "adagrad": (1.5, 0.1),
+    "rowwise_adagrad": (1.5, 0.1),
+    "ftrl": (1.5, 0.1),
+    "sgd": (0.1, 0.01),
+    "adam": (0.02, 0.002),
+}
 
 # Deviation of the random factors, and the size of a row up to which it stays.
 INIT_SCALE, INIT_SIZE = 0.01, 100.0

@@ -316,8 +316,8 @@ def check_size(options: SolverOptions, n_features: int) -> None:
     Raises:
         DataError: the size found, and what to do.
     """
-    width = padded_factors(options) * (2 if options.bfloat16 else 4) + 4
-    size = n_features * options.n_outputs * (1 + options.states) * width
+    wide = (1 + options.states) * padded_factors(options) * (2 if options.bfloat16 else 4)
+    size = n_features * options.n_outputs * (wide + 4 * (1 + options.linear_states))
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows

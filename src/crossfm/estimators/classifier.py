@@ -32,11 +32,13 @@ class FMClassifier(PredictsClasses, FMBase):
         n_factors: length k of each feature's vector ``v_i``; 0 gives a linear model.
         loss: "logistic", or "hinge": only the side and a margin of 1 count, and there is no
             `predict_proba`.
-        solver: "adagrad" (robust, the default), "sgd", "ftrl" (L1 penalties, exact
-            zeros), or "adam", which go row by row; or "mcmc" (Gibbs sampling: no step size, no
-            penalties, probabilities averaged over draws), "vb" (variational Bayes) or "als"
-            (coordinate descent), which sweep over all rows together; these are for two classes,
-            with a probit in the place of the sigmoid.
+        solver: "adagrad" (robust, the default), "rowwise_adagrad" (one step size for all
+            factors of a feature: half the memory, and field-aware models train faster; FM and
+            FFM), "sgd", "ftrl" (L1 penalties, exact zeros), or "adam", which go row by row; or
+            "mcmc" (Gibbs sampling: no step size, no penalties, probabilities averaged over
+            draws), "vb" (variational Bayes) or "als" (coordinate descent), which
+            sweep over all rows together; these are for two classes, with a probit in the place of
+            the sigmoid.
         learning_rate: step size, a number or a dict of field: number (see `l2_linear`); None: 1.5
             over the mean features of a row (the sum of its squared values), at most 0.1 (for "sgd"
             0.1 over them, at most 0.01; for "adam" 0.02 and 0.002).

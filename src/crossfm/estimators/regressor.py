@@ -35,10 +35,12 @@ class FMRegressor(PredictsIntervals, PredictsNumbers, FMBase):
             targets on, and not squared. (The deviation is a robust one: 1.4826 times the median
             distance to the median.)
         quantile: with "quantile", the level of the quantile to predict; 0.5: the median.
-        solver: "adagrad" (robust, the default), "sgd", "ftrl" (L1 penalties, exact
-            zeros), or "adam", which go row by row; or "mcmc" (Gibbs sampling: no step size, no
-            penalties, and predictions that know how sure they are), "vb" (variational Bayes) or
-            "als" (coordinate descent), which sweep over all rows together, for squared errors.
+        solver: "adagrad" (robust, the default), "rowwise_adagrad" (one step size for all
+            factors of a feature: half the memory, and field-aware models train faster; FM and
+            FFM), "sgd", "ftrl" (L1 penalties, exact zeros), or "adam", which go row by row; or
+            "mcmc" (Gibbs sampling: no step size, no penalties, and predictions that know how
+            sure they are), "vb" (variational Bayes) or "als" (coordinate
+            descent), which sweep over all rows together, for squared errors.
         learning_rate: step size, a number or a dict of field: number (see `l2_linear`); None: 1.5
             over the mean features of a row (the sum of its squared values), at most 0.1 (for "sgd"
             0.1 over them, at most 0.01; for "adam" 0.02 and 0.002).

@@ -6,7 +6,16 @@ from crossfm.fitting import Epoch, History, Watch
 from crossfm.solvers.checkpoint import Checkpoint
 from crossfm.solvers.feeding import RowBlocks
 from crossfm.solvers.fused import FusedTrainer
-from crossfm.solvers.options import FTRL, SGD, SOLVERS, AdaGrad, Adam, SolverOptions, solver_options
+from crossfm.solvers.options import (
+    FTRL,
+    SGD,
+    SOLVERS,
+    AdaGrad,
+    Adam,
+    RowwiseAdaGrad,
+    SolverOptions,
+    solver_options,
+)
 from crossfm.solvers.training import fit
 
 __all__ = [
@@ -20,6 +29,7 @@ __all__ = [
     "FusedTrainer",
     "History",
     "RowBlocks",
+    "RowwiseAdaGrad",
     "SolverOptions",
     "Watch",
     "fit",

@@ -50,7 +50,7 @@ class FusedTrainer(Parameters):
     """Parameters in training, and the passes that change and read them.
 
     Args:
-        options: `AdaGrad`, `SGD`, `FTRL` or `Adam`.
+        options: `AdaGrad`, `RowwiseAdaGrad`, `SGD`, `FTRL` or `Adam`.
         n_features: ids are below it; `grow` adds more.
         field_of: int32 ``[n_features]``, the field of each id; needed by
             ``interactions="across_fields"`` and by penalties or learning rates per field where
@@ -209,7 +209,7 @@ class FusedTrainer(Parameters):
         """Raw scores ``[n]``, or ``[n, n_outputs]`` with several outputs, read in place."""
         ready = rows if isinstance(rows, Prepared) else self.prepare(rows, training=False)
         wide, narrow = self._widths()
-        per_output = 1 + self.options.states
+        per_output = 1 + self.options.linear_states
         out = np.empty((self.options.n_outputs, len(ready)), np.float32)
         for c in range(self.options.n_outputs):
             _native.score(

@@ -10,7 +10,16 @@ from typing import Any, ClassVar, Literal, get_args
 from crossfm.errors import DataError, did_you_mean
 from crossfm.model import MOST_ORDER
 
-__all__ = ["FTRL", "SGD", "SOLVERS", "AdaGrad", "Adam", "SolverOptions", "solver_options"]
+__all__ = [
+    "FTRL",
+    "SGD",
+    "SOLVERS",
+    "AdaGrad",
+    "Adam",
+    "RowwiseAdaGrad",
+    "SolverOptions",
+    "solver_options",
+]
 
 MOST_ROWS = 8192  # of the matrix of all fields
 
@@ -69,7 +78,8 @@ class SolverOptions:
     """
 
     optimizer: ClassVar[str] = ""
-    states: ClassVar[int] = 0  # numbers kept beside each parameter
+    states: ClassVar[int] = 0  # numbers kept beside each factor
+    linear_states: ClassVar[int] = 0  # and beside each linear weight and bias
 
     n_factors: int = 16
     loss: Loss = "squared"
@@ -215,6 +225,7 @@ class AdaGrad(SolverOptions):
 
     optimizer: ClassVar[str] = "adagrad"
     states: ClassVar[int] = 1
+    linear_states: ClassVar[int] = 1
 
     learning_rate: float = 0.05
     initial_accumulator: float = 1.0
@@ -244,6 +255,38 @@ class AdaGrad(SolverOptions):
 
 
 @dataclass(frozen=True, slots=True)
+class RowwiseAdaGrad(SolverOptions):
+    """AdaGrad with one sum of squares for all factors of a feature.
+
+    ``a_i += mean(g_i^2)``, ``v_i -= learning_rate * (g_i + l2 v_i) / sqrt(a_i)``, with ``g_i`` the
+    gradient of the loss by all factors of feature i. Weights and biases have sums of their own, as
+    under `AdaGrad`. It keeps half the numbers that `AdaGrad` does, and where a feature has many
+    factors, as in an "ffm" model, is faster by as much. For "fm" and "ffm".
+
+    Attributes:
+        initial_accumulator: value of ``a`` before the first step; larger is more careful.
+
+    Source: Gupta, Bengio, Weston 2014, Training Highly Multiclass Classifiers, section 4.
+    """
+
+    optimizer: ClassVar[str] = "rowwise_adagrad"
+    states: ClassVar[int] = 0
+    linear_states: ClassVar[int] = 3  # two sums, and one that fills a quarter of a cache line
+
+    learning_rate: float = 0.05
+    initial_accumulator: float = 1.0
+
+    def __post_init__(self) -> None:
+        super(RowwiseAdaGrad, self).__post_init__()
+        _expect_number("initial_accumulator", self.initial_accumulator, least=1e-30)
+        if self.model not in ("fm", "ffm"):
+            raise DataError(
+                f"solver is {self.optimizer!r}, which does not train {self.model} models: take"
+                " 'adagrad', or an fm or ffm model"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class FTRL(SolverOptions):
     """FTRL-proximal: AdaGrad's step sizes with L1 and L2 in closed form; L1 gives exact zeros.
 
@@ -260,6 +303,7 @@ class FTRL(SolverOptions):
 
     optimizer: ClassVar[str] = "ftrl"
     states: ClassVar[int] = 2
+    linear_states: ClassVar[int] = 2
 
     learning_rate: float = 0.1
     beta: float = 1.0
@@ -296,6 +340,7 @@ class Adam(SolverOptions):
 
     optimizer: ClassVar[str] = "adam"
     states: ClassVar[int] = 2
+    linear_states: ClassVar[int] = 2
 
     learning_rate: float = 0.001
     beta1: float = 0.9
@@ -313,6 +358,7 @@ class Adam(SolverOptions):
 
 SOLVERS: dict[str, type[SolverOptions]] = {
     "adagrad": AdaGrad,
+    "rowwise_adagrad": RowwiseAdaGrad,
     "sgd": SGD,
     "ftrl": FTRL,
     "adam": Adam,

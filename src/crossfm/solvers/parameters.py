@@ -16,13 +16,21 @@ from crossfm.factors import expect_exact
 from crossfm.model import KINDS, FactorModel, empty_factors
 from crossfm.solvers.bfloat16 import from_bfloat16, to_bfloat16
 from crossfm.solvers.counts import FeatureCounts
-from crossfm.solvers.options import FTRL, PENALTIES, AdaGrad, Adam, Loss, SolverOptions
+from crossfm.solvers.options import (
+    FTRL,
+    PENALTIES,
+    AdaGrad,
+    Adam,
+    Loss,
+    RowwiseAdaGrad,
+    SolverOptions,
+)
 
 __all__ = ["Parameters", "padded_factors"]
 
 # as the core numbers them
 _LOSSES = {name: number for number, name in enumerate(get_args(Loss))}
-_OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2, "adam": 3}
+_OPTIMIZERS = {"sgd": 0, "adagrad": 1, "ftrl": 2, "adam": 3, "rowwise_adagrad": 4}
 
 RESTORED = 1 << 14  # features put back at a time
 
@@ -34,7 +42,7 @@ class Parameters:
     at 16 factors with AdaGrad), its linear weight and state in an array of their own.
 
     Args:
-        options: `AdaGrad`, `SGD`, `FTRL` or `Adam`.
+        options: `AdaGrad`, `RowwiseAdaGrad`, `SGD`, `FTRL` or `Adam`.
         n_features: ids are below it; `grow` adds more.
         field_of: int32 ``[n_features]``, the field of each id, or None.
 
@@ -65,7 +73,7 @@ class Parameters:
         self._seen = np.zeros(0, bool)
         self._factors = _native.allocate(0)
         self._linear = _native.allocate(0)
-        self._bias = np.zeros((options.n_outputs, 1 + options.states), np.float32)
+        self._bias = np.zeros((options.n_outputs, 1 + options.linear_states), np.float32)
         self._l2, self._rates = _of_fields(options)
         self._counts = FeatureCounts(options) if FeatureCounts.wanted(options) else None
         self._field_weights = self._first_field_weights()
@@ -81,7 +89,7 @@ class Parameters:
         """Start the biases here, e.g. at the log odds of the base rate."""
         self._bias[:] = 0.0
         self._bias[:, 0] = bias
-        if isinstance(self.options, AdaGrad):
+        if isinstance(self.options, AdaGrad | RowwiseAdaGrad):
             self._bias[:, 1] = self.options.initial_accumulator
         elif isinstance(self.options, FTRL):
             self._bias[:, 1] = -self._bias[:, 0] * self.options.beta / self.options.learning_rate
@@ -309,21 +317,25 @@ class Parameters:
 
     def _widths(self) -> tuple[int, int]:
         """Floats that a feature takes in the factors and in the linear array."""
-        narrow = self.options.n_outputs * (1 + self.options.states)
-        return narrow * self.padded // (2 if self.options.bfloat16 else 1), narrow
+        o = self.options
+        wide = o.n_outputs * (1 + o.states) * self.padded
+        return wide // (2 if o.bfloat16 else 1), o.n_outputs * (1 + o.linear_states)
 
     def _views(self) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """factors [n, outputs, 1 + states, padded] and linear [n, outputs, 1 + states].
+        """factors [n, outputs, 1 + states, padded] and linear [n, outputs, 1 + linear_states].
 
         Of bfloat16 factors, their bits.
         """
-        shape = (self.n_features, self.options.n_outputs, 1 + self.options.states)
+        o, shape = self.options, (self.n_features, self.options.n_outputs)
         wide, narrow = self._widths()
         factors: NDArray[Any] = self._factors[: self.n_features * wide]
         if self.options.bfloat16:
             factors = factors.view(np.uint16)
         linear = self._linear[: self.n_features * narrow]
-        return factors.reshape(*shape, self.padded), linear.reshape(shape)
+        return (
+            factors.reshape(*shape, 1 + o.states, self.padded),
+            linear.reshape(*shape, 1 + o.linear_states),
+        )
 
     def _table(self) -> Any:
         return _native.Table(
@@ -387,7 +399,7 @@ class Parameters:
             n_factors=o.numbers,
             scale=o.init_scale if draw else -1.0,
             seed=o.seed,
-            accumulator=o.initial_accumulator if isinstance(o, AdaGrad) else 0.0,
+            accumulator=o.initial_accumulator if isinstance(o, AdaGrad | RowwiseAdaGrad) else 0.0,
             steps=self._steps(),
             field_of=self.field_of if len(self._l2[0]) > 1 else None,
             weights=weights,
