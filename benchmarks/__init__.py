@@ -6,6 +6,7 @@
     python -m benchmarks.quality movielens-100k      RMSE over the official folds
     python -m benchmarks.quality frappe              AUC and log loss on the rebuilt train part
     python -m benchmarks.quality frappe --networks   AUC of the networks of crossfm.nn
+    python -m benchmarks.quality ... --solver mcmc   the same by Gibbs sampling
     python -m benchmarks.nn speed                    training steps of PyTorch modules
     python -m benchmarks.nn memory                   peak of a forward and backward pass
     python -m benchmarks.footprint                   import time, wheel size

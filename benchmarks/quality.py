@@ -10,6 +10,8 @@ One fixed setting for each, chosen on rows held out of the training parts, never
   ``--models fm,ffm,fwfm`` adds the field-aware and the field-weighted machine.
   With ``--networks`` the networks of `crossfm.nn` instead of the plain FM; see
   `benchmarks.networks`.
+
+``--solver mcmc``, for both: Gibbs sampling instead; see `benchmarks.bayes`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import peers
+from benchmarks import bayes, peers
 from benchmarks.figures import Figure, Report, Spread, show_table
 from benchmarks.harness import ROOT, Worker, WorkerError, machine
 from benchmarks.networks import UnknownNetworks, frappe_networks
@@ -202,6 +204,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=("movielens-100k", "frappe"))
+    parser.add_argument("--solver", choices=("adagrad", "mcmc"), default="adagrad")
     parser.add_argument("--peers", default="", help="movielens-100k beside: myfm, xlearn")
     parser.add_argument("--networks", nargs="?", const="all", metavar="NAMES",
                         help="frappe: the networks of crossfm.nn, all or a,b")  # fmt: skip
@@ -212,6 +215,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.networks and arguments.what != "frappe":
         parser.error("--networks goes with frappe")
+    if arguments.solver == "mcmc" and (
+        arguments.peers or arguments.networks or arguments.models != "fm"
+    ):
+        parser.error("--solver mcmc goes without --peers, --networks and --models")
 
     models = [name for name in arguments.models.split(",") if name]
     if unknown := [name for name in models if name not in FRAPPE_MODELS]:
@@ -227,7 +234,10 @@ def main(argv: list[str] | None = None) -> int:
     named = [name for name in arguments.peers.split(",") if name]
     try:
         peers.ensure(*named)
-        if arguments.what == "movielens-100k":
+        if arguments.solver == "mcmc":
+            sampled = {"movielens-100k": bayes.movielens_100k, "frappe": bayes.frappe}
+            report = sampled[arguments.what]()
+        elif arguments.what == "movielens-100k":
             report = movielens_100k(named)
         elif arguments.networks:
             seeds = [int(seed) for seed in arguments.seeds.split(",")]

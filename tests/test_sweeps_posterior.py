@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_sweeps import FIELD_OF, blocked, problem
@@ -48,6 +50,19 @@ def test_blocks_are_scored_as_their_features_in_every_row(monkeypatch):
     posterior = draws_of(chain)
     by_block, by_row = posterior.scores(main, [block]), posterior.scores(flat)
     np.testing.assert_allclose(by_block, by_row, rtol=1e-4, atol=1e-5)
+
+
+def test_fields_and_blocks_in_another_order_than_ids():
+    turned = np.array([2, 0, 3, 1], np.int32)[FIELD_OF]
+    rows = problem(1, kinds="field values bag number")
+    main, block, flat = blocked()
+    chain = Chain(rows, 17, turned, SweepOptions(n_factors=2), turned)
+    posterior = replace(draws_of(chain), field_of=turned)
+    for part, blocks, plain in ((rows, (), rows), (main, (block,), flat)):
+        found = posterior.scores(part, blocks)
+        for scores, bias, p in zip(found, posterior.biases, posterior.parameters, strict=True):
+            expected = FactorModel(bias, p[0], p[1:].T).score(plain)
+            np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_no_rows_and_rows_without_features():

@@ -25,6 +25,7 @@ from crossfm.solvers.sweeps.latents import log_probability
 __all__ = ["sweep"]
 
 INIT_SCALE = {"mcmc": 0.1, "als": 0.1, "vb": 0.5}  # where vectors start small, vb leaves them at 0
+INIT_SCALE_ORDINAL = 0.2  # of draws, whose cutpoints and vectors grow together
 L2 = 10.0  # of least squares; in units of rows
 
 
@@ -94,7 +95,7 @@ class _Run:
                 SweepOptions(
                     self.method, targets.likelihood, n_factors,
                     "across_fields" if by_field else "all",
-                    INIT_SCALE[self.method] if scale is None
+                    init_scale(self.method, targets.likelihood) if scale is None
                     else check_between("init_scale", scale, -1e-300),
                     priors=self.sampling.priors, n_levels=targets.n_outputs,
                     n_jobs=thread_count(1 if estimator.n_jobs is None else estimator.n_jobs),
@@ -226,6 +227,13 @@ class _Run:
             tuple(model for model, _, _ in kept), np.array([noise for _, noise, _ in kept]),
             traces, np.array([inner for _, _, inner in kept]) if is_ordinal else None, self.spread,
         )  # fmt: skip
+
+
+def init_scale(method: str, likelihood: str) -> float:
+    """Deviation of the factors at the start, where none is asked for."""
+    if method == "mcmc" and likelihood == "ordinal":
+        return INIT_SCALE_ORDINAL
+    return INIT_SCALE[method]
 
 
 def _state(chain: Chain) -> dict[str, Any]:

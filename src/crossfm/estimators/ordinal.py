@@ -31,7 +31,7 @@ class OrdinalFMRegressor(RegressorMixin, FMBase):
         n_factors: length k of each feature's vector ``v_i``; 0 gives a linear model.
         n_epochs: sweeps.
         interactions: "all" pairs of features, or "across_fields".
-        init_scale: deviation of the random factors at the start; None: 0.1.
+        init_scale: deviation of the random factors at the start; None: 0.2.
         sampling: burn-in, chains, draws to keep, priors, groups; see `Sampling`.
         schema: what the columns of a frame are; None: inferred, and shown if `verbose`.
         eval_metric: as in `FMRegressor`, of the expected rating.

@@ -87,7 +87,7 @@ class Posterior:
     def _lay_out(
         self, rows: Rows, blocks: Sequence[Block], low: int, high: int
     ) -> tuple[Design, NDArray[np.int64]]:
-        """A design of some of the rows over the ids that they have, and those ids."""
+        """A design of some of the rows over the ids that they have, and those in its order."""
         n_features = self.parameters.shape[2]
         parts = [rows[low:high], *(block.rows for block in blocks)]
         for part in parts:
@@ -109,7 +109,7 @@ class Posterior:
                     for table, block in zip(small[1:], blocks, strict=True)],
             variational=self.variances is not None,
         )  # fmt: skip
-        return design, ids
+        return design, ids[design.feature_at]
 
     @staticmethod
     def joined(parts: Sequence[Posterior]) -> Posterior:
