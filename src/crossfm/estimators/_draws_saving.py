@@ -71,6 +71,7 @@ def sampling_state(sampling: Sampling | None) -> dict[str, Any] | None:
     if sampling is None:
         return None
     state = asdict(sampling)
+    del state["device"]  # of a machine, not of the model
     if isinstance(sampling.groups, Mapping):
         pairs = list(sampling.groups.items())
         if not all(isinstance(part, str | int) for pair in pairs for part in pair):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfm.errors import DataError, did_you_mean
+from crossfm import _native
+from crossfm.errors import DataError, did_you_mean, require
 from crossfm.estimators._features import Features
 from crossfm.estimators._options import check_count, is_adaptive
 from crossfm.solvers.sweeps import Priors
@@ -38,6 +40,8 @@ class Sampling:
             (each field of a frame for itself; all features where there are no fields), "one" (all),
             a dict of field: name of a group, in which other fields stay for themselves, or the
             number of a group for each id, ``[n_features]``.
+        device: where "mcmc" and "als" sweep: "cpu", or a device of PyTorch such as "cuda", to
+            which parameters and residuals travel in each sweep; for fields of one feature a row.
 
     Raises:
         DataError: an option out of range; raised by `fit`.
@@ -54,6 +58,7 @@ class Sampling:
     keep: str | int = "all"
     priors: Priors = USUAL
     groups: str | Mapping[str, Any] | Sequence[int] | NDArray[np.int32] = "fields"
+    device: str = "cpu"
 
     def left_out(self, n_epochs: int) -> int:
         """Sweeps whose draws are not kept.
@@ -69,6 +74,15 @@ class Sampling:
                 " smaller one, or a larger n_epochs"
             )
         return self.burn_in
+
+    def sweeper(self) -> Callable[..., Any]:
+        """What makes the sweeper of a design."""
+        if self.device == "cpu":
+            return _native.Sweeper
+        require("torch", "torch")
+        from crossfm.nn.sweeper import DeviceSweeper
+
+        return partial(DeviceSweeper, self.device)
 
     def every(self, n_draws: int) -> int:
         """Of so many draws after one another, how far apart those are that are kept."""

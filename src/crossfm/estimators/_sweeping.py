@@ -102,6 +102,7 @@ class _Run:
                     seed=seed, **penalties,
                 ),
                 group_of(self.sampling.groups, features),
+                sweeper=self.sampling.sweeper(),
             )  # fmt: skip
             if before is not None:
                 _resume(chain, before, number)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfm import _native
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError
 from crossfm.solvers.sweeps.design import Block, Design
@@ -37,6 +39,7 @@ class Chain:
         options: see `SweepOptions`.
         group_of: int32 ``[n_features]``, which features share hyperparameters; None: all.
         blocks: relation blocks.
+        sweeper: see `Design`.
 
     Attributes:
         bias: ``w0``.
@@ -64,6 +67,7 @@ class Chain:
         options: SweepOptions,
         group_of: NDArray[np.int32] | None = None,
         blocks: Sequence[Block] = (),
+        sweeper: Callable[..., Any] = _native.Sweeper,
     ) -> None:
         if not len(rows):
             raise DataError("there are no rows to fit to; give at least one")
@@ -74,7 +78,7 @@ class Chain:
         self.design = Design(
             rows, n_features, field_of, across_fields=o.interactions == "across_fields",
             group_of=group_of, n_groups=self.n_groups, blocks=blocks, weights=rows.weights,
-            variational=o.method == "vb",
+            variational=o.method == "vb", sweeper=sweeper,
         )  # fmt: skip
         self._groups = _Groups(group_of[self.design.feature_at], self.n_groups)
         self.targets = self.design.arrange(rows.targets)

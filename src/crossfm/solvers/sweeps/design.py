@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,7 @@ class Design:
         blocks: relation blocks; their ids are no ids of ``rows``.
         weights: float32 ``[n]``, or None.
         variational: whether variances are swept too.
+        sweeper: what makes the sweeper; the core's, or one with the same methods.
 
     Attributes:
         order: int64 ``[n]``, the rows as the design has them.
@@ -72,6 +73,7 @@ class Design:
         blocks: Sequence[Block] = (),
         weights: NDArray[np.float32] | None = None,
         variational: bool = False,
+        sweeper: Callable[..., Any] = _native.Sweeper,
     ) -> None:
         stats = rows.validate(n_features)
         if not across_fields and (
@@ -105,7 +107,7 @@ class Design:
         self.place[self.feature_at] = np.arange(n_features)
         longest = max(members, key=lambda member: member.units)
         self.order = np.argsort(longest.unit_of, kind="stable")
-        self.sweeper = _native.Sweeper(
+        self.sweeper = sweeper(
             n_rows=self.n_rows,
             group_of=np.ascontiguousarray(group_of[self.feature_at], np.int32),
             n_groups=n_groups,
