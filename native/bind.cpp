@@ -1,6 +1,7 @@
 #include "bind.hpp"
 
 NB_MODULE(_native, m) {
+  nanobind::set_leak_warnings(false);  // what lives until the interpreter ends is no leak to tell of
   m.doc() = "The native core: validation, fused training, scoring, the pairwise operator, text parsing.";
   crossfm::bind_rows(m);
   crossfm::bind_fm(m);
