@@ -85,6 +85,7 @@ stubs: $(STAMPS)/native ## Write the core's type stub, src/crossfm/_native.pyi
 bench: $(STAMPS)/native ## Speed and quality beside the peers (builds .venv-peers; long)
 	@$(PY) -m benchmarks.speed fm --check
 	@$(PY) -m benchmarks.speed ffm --check
+	@$(PY) -m benchmarks.speed mcmc --check
 	@$(PY) -m benchmarks.speed text --check
 	@$(PY) -m benchmarks.speed tables --check
 	@$(PY) -m benchmarks.nn memory --check

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -169,7 +169,7 @@ class Runs:
 
     @property
     def loss(self) -> float:
-        """Median test log loss."""
+        """Median test loss: log loss, unless the contest says otherwise."""
         return Spread.of(self.losses).median
 
     @property
@@ -185,10 +185,16 @@ class Runs:
             "rows": self.n_rows,
             "seconds": self.seconds,
             "rows_per_second": self.rates,
-            "test_log_loss": self.losses,
+            "test_loss": self.losses,
             "scored_rows_per_second": self.scoring_rates,
             "answers": self.answers,
         }
+
+
+def log_loss(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Mean logistic loss of log odds ``[n]`` against targets 0/1 ``[n]``, in float64."""
+    z, y = np.asarray(scores, np.float64), np.asarray(targets, np.float64)
+    return float(np.mean(np.logaddexp(0.0, z) - z * y))
 
 
 def contest(
@@ -199,6 +205,7 @@ def contest(
     rounds: int,
     say: Any = lambda text: None,
     threads: int = 1,
+    loss: Callable[[Any, Any], float] = log_loss,
 ) -> dict[str, Runs]:
     """Run every entry `rounds` times, turn about; each later round starts one entry further on.
 
@@ -209,6 +216,7 @@ def contest(
         rounds: at least 1.
         say: called with a line about each run.
         threads: of the libraries underneath; see `Worker`.
+        loss: of test targets and scores.
     """
     found: dict[str, Runs] = {}
     workers: dict[tuple[str, int | None, str | None], Worker] = {}
@@ -243,12 +251,12 @@ def contest(
                     )
                     runs.seconds.append(answer["seconds"])
                     runs.answers.append(answer)
-                    runs.losses.append(log_loss(test.targets, np.load(scores)))
+                    runs.losses.append(loss(test.targets, np.load(scores)))
                     if "scoring_seconds" in answer:
                         runs.scoring_rates.append(len(test) / answer["scoring_seconds"])
                     say(
                         f"{entry.label}: {runs.rates[-1]:,.0f} rows/s,"
-                        f" test log loss {runs.losses[-1]:.4f}"
+                        f" test loss {runs.losses[-1]:.4f}"
                     )
         finally:
             for worker in workers.values():
@@ -295,12 +303,6 @@ def check_agreement(runs: Mapping[str, Runs], targets: np.ndarray, *, within: fl
                 f"{label} reaches test log loss {loss:.4f}, the best entry {best:.4f}:"
                 f" more than {within} apart is another task, or a setting that does not suit it"
             )
-
-
-def log_loss(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Mean logistic loss of log odds ``[n]`` against targets 0/1 ``[n]``, in float64."""
-    z, y = np.asarray(scores, np.float64), np.asarray(targets, np.float64)
-    return float(np.mean(np.logaddexp(0.0, z) - z * y))
 
 
 def base_log_loss(targets: np.ndarray) -> float:

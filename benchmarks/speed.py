@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import ffm, levels, peers, tables, text
+from benchmarks import ffm, levels, mcmc, peers, tables, text
 from benchmarks.figures import Figure, Report, Spread, show_table
 from benchmarks.harness import (
     Disagreement,
@@ -318,6 +318,7 @@ def main(argv: list[str] | None = None) -> int:
     levels.add_command(commands)
     text.add_command(commands)
     tables.add_command(commands)
+    mcmc.add_command(commands)
     arguments = parser.parse_args(argv)
     try:
         return int(arguments.run(arguments))

@@ -25,13 +25,16 @@ class MyFM(Entrant):
         self.X_test = self.test_part.csr(np.int32)
 
     def train(self, *, n_epochs: int, n_factors: int, n_kept: int | None = None,
-              loss: str = "logistic", seed: int = 0) -> dict[str, Any]:  # fmt: skip
+              loss: str = "logistic", seed: int = 0,
+              grouped: bool = False) -> dict[str, Any]:  # fmt: skip
         self.logistic = loss == "logistic"
         kind = myfm.MyFMClassifier if self.logistic else myfm.MyFMRegressor
         self.model = kind(rank=n_factors, random_seed=seed)
         y = self.y > 0 if self.logistic else self.y.astype(np.float64)
+        groups = np.bincount(self.train_part.field_of).tolist() if grouped else None
         started = time.perf_counter()
-        self.model.fit(self.X, y, n_iter=n_epochs, n_kept_samples=n_kept or max(1, n_epochs // 2))
+        self.model.fit(self.X, y, n_iter=n_epochs, n_kept_samples=n_kept or max(1, n_epochs // 2),
+                       group_shapes=groups)  # fmt: skip
         return {"seconds": time.perf_counter() - started}
 
     def score(self) -> np.ndarray:

@@ -20,6 +20,7 @@ class Ours(Entrant):
     """
 
     mapped = False
+    draws: Any = None
 
     def version(self) -> str:
         import crossfm
@@ -33,6 +34,8 @@ class Ours(Entrant):
 
     def train(self, *, n_epochs: int, loss: str = "logistic", solver: str = "adagrad",
               **options: Any) -> dict[str, Any]:  # fmt: skip
+        if solver == "mcmc":
+            return self._sample(n_epochs, **options)
         started = time.perf_counter()
         field_of = self.train_part.field_of
         if field_of is not None and options.get("model", "fm") != "fm":
@@ -44,7 +47,35 @@ class Ours(Entrant):
         self.model = models[0]
         return {"seconds": sum(epoch.seconds for epoch in history.epochs), "whole": whole}
 
+    def _sample(self, n_sweeps: int, **options: Any) -> dict[str, Any]:
+        """Draws of a normal machine, a group of hyperparameters a field."""
+        from crossfm.solvers.sweeps import Chain, SweepOptions
+
+        started = time.perf_counter()
+        field_of = self.train_part.field_of
+        mean, scale = self.rows.targets.mean(), self.rows.targets.std()
+        rows = self.rows.replace(targets=(self.rows.targets - mean) / scale)
+        chain = Chain(rows, self.n_features, field_of, SweepOptions("mcmc", **options), field_of)
+        draws = []
+        for _ in range(n_sweeps):
+            chain.step()
+            draws.append((chain.bias, chain.parameters()))
+        self.draws = mean, scale, draws
+        return {"seconds": time.perf_counter() - started}
+
+    def _mean(self, test: Rows) -> np.ndarray:
+        """The mean of the draws' scores."""
+        from crossfm.model import FactorModel
+
+        mean, scale, draws = self.draws
+        total = np.zeros(len(test))
+        for bias, p in draws:
+            total += FactorModel(bias, p[0], p[1:].T).score(test)
+        return mean + scale * total / len(draws)
+
     def score(self) -> np.ndarray:
+        if self.draws:
+            return self._mean(self._rows(self.test_part))
         test = self._rows(self.test_part)
         started = time.perf_counter()
         test.validate(self.n_features)  # kept with the rows: a score finds it done

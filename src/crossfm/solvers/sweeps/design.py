@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from crossfm.errors import DataError
 __all__ = ["Block", "Design"]
 
 WORTH_SHARING = 0.7  # different bags a row, up to which rows share what equal bags do
+DENSE = 4  # ids are counted, not sorted, where their range is so many times their number
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,9 @@ def _members(
         of = _positions(rows, lengths)
     else:
         of = _fields_of(rows, field_of)
-    order = np.argsort(of, kind="stable")
-    names, starts = np.unique(of[order], return_index=True)
-    bounds = [*starts.tolist(), len(of)]
     fields: list[_Field] = []
     tables: list[_Table] = []
-    for number, name in enumerate(names.tolist()):
-        entries = order[bounds[number] : bounds[number + 1]]
+    for name, entries in _entries(of, rows):
         at, ids = row[entries], rows.ids[entries]
         values = None if rows.values is None else rows.values[entries]
         if len(at) > 1 and (np.diff(at) == 0).any():
@@ -240,6 +237,37 @@ def _members(
         else:
             fields.append(_single(n, name, at, ids, values))
     return fields, tables
+
+
+def _entries(
+    of: NDArray[np.int32], rows: Rows
+) -> Iterator[tuple[int, slice | NDArray[np.int64]]]:
+    """The entries of each field, in the order of rows."""
+    n_columns = rows.nnz // len(rows) if rows.offsets is None else 0
+    if n_columns and (of.reshape(-1, n_columns) == of[:n_columns]).all():  # a column a field
+        names = of[:n_columns]
+        if len(np.unique(names)) == n_columns:
+            for at in np.argsort(names).tolist():
+                yield int(names[at]), slice(at, None, n_columns)
+            return
+    order = np.argsort(of, kind="stable")
+    found, starts = np.unique(of[order], return_index=True)
+    bounds = [*starts.tolist(), len(of)]
+    for number, name in enumerate(found.tolist()):
+        yield name, order[bounds[number] : bounds[number + 1]]
+
+
+def _numbered(ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The different ids, rising, and the place of each entry's among them."""
+    low = int(ids.min()) if len(ids) else 0
+    span = int(ids.max()) - low + 1 if len(ids) else 0
+    if span > DENSE * len(ids):
+        found, units = np.unique(ids, return_inverse=True)
+        return found.astype(np.int64), units.astype(np.int32)
+    seen = np.zeros(span, bool)
+    seen[ids - low] = True
+    place = np.cumsum(seen, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(seen) + low, place[ids - low]
 
 
 def _positions(rows: Rows, lengths: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -260,15 +288,15 @@ def _single(
     ids: NDArray[Any],
     values: NDArray[np.float32] | None,
 ) -> _Field:
-    found, units = np.unique(ids, return_inverse=True)
+    found, units = _numbered(ids)
     if len(at) == n and (values is None or (values == 1.0).all()):
         unit_of = np.empty(n, np.int32)
         unit_of[at] = units
-        return _Field(name, found.astype(np.int64), unit_of, None)
+        return _Field(name, found, unit_of, None)
     unit_of, x = np.zeros(n, np.int32), np.zeros(n, np.float32)  # without an entry: x is 0
     unit_of[at] = units
     x[at] = 1.0 if values is None else values
-    return _Field(name, found.astype(np.int64), unit_of, x)
+    return _Field(name, found, unit_of, x)
 
 
 def _shared_bags(
