@@ -239,9 +239,7 @@ def _members(
     return fields, tables
 
 
-def _entries(
-    of: NDArray[np.int32], rows: Rows
-) -> Iterator[tuple[int, slice | NDArray[np.int64]]]:
+def _entries(of: NDArray[np.int32], rows: Rows) -> Iterator[tuple[int, slice | NDArray[np.int64]]]:
     """The entries of each field, in the order of rows."""
     n_columns = rows.nnz // len(rows) if rows.offsets is None else 0
     if n_columns and (of.reshape(-1, n_columns) == of[:n_columns]).all():  # a column a field
