@@ -15,6 +15,7 @@ from sklearn.base import clone
 import crossfm as cf
 from crossfm import FMClassifier, FMRegressor, Priors, Rows, Sampling
 from crossfm.errors import DataError, DivergedError, ModelFileError
+from crossfm.solvers.sweeps import effective_sample_size, r_hat
 
 SWEEPS = ["mcmc", "als", "vb"]
 
@@ -174,6 +175,30 @@ def test_weights_count_as_rows_do():
         {name: column[twice] for name, column in X.items()}, y[twice]
     )
     np.testing.assert_allclose(by_weight.predict(X), by_row.predict(X), atol=1e-3)
+
+
+def test_diagnostics_tell_chains_that_agree_from_others():
+    X, y = ratings(300)
+    sampling = Sampling(burn_in=10, n_chains=2)
+    fm = FMRegressor(2, solver="mcmc", n_epochs=90, sampling=sampling, random_state=0).fit(X, y)
+    found = fm.diagnostics_
+    assert found.keys() == fm.traces_.keys()
+    noise = fm.traces_["noise"][:, 10:]
+    assert found["noise"] == {"r_hat": r_hat(noise),
+                              "effective_sample_size": effective_sample_size(noise)}  # fmt: skip
+    assert found["noise"]["r_hat"] < 1.2
+    assert found["factor_mean"]["r_hat"].shape == (2, 2)
+    trace = fm.traces_["factor_mean"][:, 10:, 1, 0]
+    assert found["factor_mean"]["r_hat"][1, 0] == r_hat(trace)
+    fm.traces_["noise"][1] += 100.0  # another chain altogether
+    assert fm.diagnostics_["noise"]["r_hat"] > 1.5
+    assert np.isnan(
+        FMRegressor(2, solver="mcmc", n_epochs=2).fit(X, y).diagnostics_["noise"]["r_hat"]
+    )
+    with pytest.raises(AttributeError, match="after 'mcmc' alone"):
+        _ = FMRegressor(2, solver="als", n_epochs=2).fit(X, y).diagnostics_
+    with pytest.raises(AttributeError, match="after a fit by mcmc"):
+        _ = FMRegressor(2, n_epochs=2).fit(X, y).diagnostics_
 
 
 def test_draws_are_thinned_and_chains_pooled():

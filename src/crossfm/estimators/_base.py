@@ -38,6 +38,7 @@ from crossfm.model import FactorModel
 from crossfm.solvers import Checkpoint, SolverOptions, solver_options
 from crossfm.solvers import fit as train
 from crossfm.solvers.options import PENALTIES, SOLVERS, Model
+from crossfm.solvers.sweeps import diagnose
 
 __all__ = ["FMBase", "goes_row_by_row"]
 
@@ -351,6 +352,24 @@ class FMBase(EstimatorBase):
         "cutpoints" of ordinal targets. All are on the scale of standardised targets.
         """
         return self._drawn("traces_").traces
+
+    @property
+    def diagnostics_(self) -> dict[str, dict[str, Any]]:
+        """Of each of `traces_` its "r_hat" and "effective_sample_size", after "mcmc".
+
+        Numbers, or arrays where the trace has more than one of them, such as one a group. The
+        burn-in is left out: `Sampling.burn_in` sweeps, or a tenth of all where it is None. R-hat
+        compares the chains (`Sampling.n_chains`; the halves of one, where there is no other) and is
+        1 where they agree, below 1.01 to be trusted; NaN of what does not vary and of fewer than 4
+        sweeps.
+        """
+        machine = self._drawn("diagnostics_")
+        if machine.method != "mcmc":
+            raise AttributeError("diagnostics_ are of draws, and there are some after 'mcmc' alone")
+        sampling = getattr(self, "sampling", None) or Sampling()
+        traces = machine.traces
+        first = sampling.left_out(traces["noise"].shape[1])
+        return {name: diagnose(trace[:, first:]) for name, trace in traces.items()}
 
     def _drawn(self, name: str) -> Draws:
         machine = self._fitted(name)

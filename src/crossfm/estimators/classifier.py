@@ -111,6 +111,7 @@ class FMClassifier(PredictsClasses, FMBase):
             factors, whose scores are probits.
         draws_: after "mcmc" each draw as a `FactorModel`.
         traces_: after "mcmc", "vb" and "als" a dict of hyperparameters, sweep by sweep.
+        diagnostics_: after "mcmc" how well each of these is known: R-hat and effective sample size.
         schema_: the fitted schema, for columns with names, else None.
         penalties_: after a fit with "adaptive" penalties, what these have become.
         history_: a dict an epoch: "epoch", "loss" (its mean while training), validation

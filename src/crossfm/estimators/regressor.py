@@ -109,6 +109,7 @@ class FMRegressor(PredictsIntervals, PredictsNumbers, FMBase):
             it is the mean of the draws, with ``n_draws n_factors`` factors.
         draws_: after "mcmc" each draw as a `FactorModel`.
         traces_: after "mcmc", "vb" and "als" a dict of hyperparameters, sweep by sweep.
+        diagnostics_: after "mcmc" how well each of these is known: R-hat and effective sample size.
         schema_: the fitted schema, for columns with names, else None.
         penalties_: after a fit with "adaptive" penalties, what these have become.
         history_: a dict an epoch: "epoch", "loss" (its mean while training, for "squared" half the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crossfm.solvers.sweeps.chain import Chain
 from crossfm.solvers.sweeps.design import Block, Design
-from crossfm.solvers.sweeps.diagnostics import effective_sample_size, r_hat
+from crossfm.solvers.sweeps.diagnostics import diagnose, effective_sample_size, r_hat
 from crossfm.solvers.sweeps.options import Priors, SweepOptions
 from crossfm.solvers.sweeps.posterior import Posterior
 
@@ -15,6 +15,7 @@ __all__ = [
     "Posterior",
     "Priors",
     "SweepOptions",
+    "diagnose",
     "effective_sample_size",
     "r_hat",
 ]

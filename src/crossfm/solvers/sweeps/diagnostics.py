@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossfm.errors import DataError
 
-__all__ = ["effective_sample_size", "r_hat"]
+__all__ = ["diagnose", "effective_sample_size", "r_hat"]
+
+
+def diagnose(draws: NDArray[np.float64]) -> dict[str, Any]:
+    """Both figures of each quantity: draws ``[n_chains, n_draws, ...]`` to arrays ``[...]``.
+
+    >>> diagnose(np.random.default_rng(0).normal(size=(2, 100, 3)))["r_hat"].shape
+    (3,)
+    """
+    shape = draws.shape[2:]
+    each = np.moveaxis(draws.reshape(*draws.shape[:2], -1), 2, 0)
+    found = {}
+    for name, figure in (("r_hat", r_hat), ("effective_sample_size", effective_sample_size)):
+        numbers = np.array([figure(one) for one in each]).reshape(shape)
+        found[name] = numbers if shape else float(numbers)
+    return found
 
 
 def r_hat(draws: ArrayLike) -> float:
