@@ -22,7 +22,7 @@ template <class T>
 using Maybe = std::optional<Array<T>>;
 
 constexpr int64_t kLeastChunk = 4096;   // rows
-constexpr int64_t kLongRun = 8;         // rows a unit from which sorted rows go a unit at a time
+constexpr int64_t kLongRun = 8;         // rows of one unit after another, from which on they go together
 
 void expect(bool holds, const char* what) {
   if (!holds) throw nb::value_error(what);
@@ -40,7 +40,8 @@ struct Kept {
   Maybe<float> values, column_values;
   Maybe<int64_t> columns;
   Maybe<int32_t> column_units, column_fields;
-  std::vector<int64_t> starts, low, high;
+  std::vector<int64_t> runs, low, high;
+  std::vector<int32_t> run_units;
   std::vector<float> before, change, shift, before_t, before_p, change_t, change_p;
   std::vector<Unit> table;
   std::vector<UnitSpread> spreads;
@@ -163,16 +164,19 @@ class Sweeper {
     m.first = next_;
     expect(m.first + m.features <= s_.n_features, "members have more features than there are groups");
     m.unit_of = kept->unit_of.data();
-    bool sorted = true;
     for (int64_t r = 0; r < n; ++r) {
       expect(m.unit_of[r] >= 0 && m.unit_of[r] < m.units, "a unit is out of range");
-      sorted = sorted && (r == 0 || m.unit_of[r - 1] <= m.unit_of[r]);
+      m.n_runs += r == 0 || m.unit_of[r - 1] != m.unit_of[r];
     }
-    if (sorted && n >= kLongRun * m.units) {
-      kept->starts.assign(m.units + 1, 0);
-      for (int64_t r = 0; r < n; ++r) ++kept->starts[m.unit_of[r] + 1];
-      for (int64_t u = 0; u < m.units; ++u) kept->starts[u + 1] += kept->starts[u];
-      m.starts = kept->starts.data();
+    if (n && n >= kLongRun * m.n_runs) {
+      for (int64_t r = 0; r < n; ++r) {
+        if (r && m.unit_of[r - 1] == m.unit_of[r]) continue;
+        kept->runs.push_back(r);
+        kept->run_units.push_back(m.unit_of[r]);
+      }
+      kept->runs.push_back(n);
+      m.runs = kept->runs.data();
+      m.run_units = kept->run_units.data();
     }
     const auto room = [&](std::vector<float>& v) { v.assign(m.units, 0.0f); return v.data(); };
     m.before = room(kept->before);

@@ -49,7 +49,10 @@ struct Member {
   int64_t units = 0;                // a field: its features; a block: its rows
   const int32_t* unit_of = nullptr; // [n_rows]
   const float* values = nullptr;    // [n_rows], a field's x; null: all ones
-  const int64_t* starts = nullptr;  // [units + 1], where rows are sorted by unit; else null
+  // Runs of rows of one unit after another, where they are long; else null.
+  const int64_t* runs = nullptr;      // [n_runs + 1], first rows
+  const int32_t* run_units = nullptr;  // [n_runs]
+  int64_t n_runs = 0;
   // A block's columns, by feature.
   const int64_t* columns = nullptr;      // [features + 1]
   const int32_t* column_units = nullptr;  // [nnz]
@@ -87,7 +90,7 @@ struct Sweep {
   const float* row_weights = nullptr;  // [n_rows]; null: all ones
   float* residual = nullptr;           // [n_rows], target less score
   float* q = nullptr;                  // [n_rows], working memory
-  float* h = nullptr;                  // [n_rows], of the field at work, where not sorted by unit
+  float* h = nullptr;                  // [n_rows], of the field at work, where runs are short
   float *t = nullptr, *p = nullptr;    // [n_rows], the same, for variational Bayes
   float* weights = nullptr;            // [n_features]
   float* factors = nullptr;            // [k][n_features]

@@ -18,24 +18,37 @@ namespace crossfm::CROSSFM_LEVEL {
 constexpr int64_t kTile = 1024;  // rows at work in the nearest cache
 constexpr int kWidest = 7;       // Member::width
 
-// body(row, load(unit of the row)) for the rows of [low, high). Rows sorted by unit come a unit at
-// a time, with one load for all of them.
+// body(first, last, unit) for the parts of runs in the rows [low, high).
+template <class Body>
+CROSSFM_INLINE void by_run(const Member& m, int64_t low, int64_t high, Body body) {
+  int64_t run = 0;  // that of row `low`
+  for (int64_t count = m.n_runs; count > 1;) {
+    const int64_t half = count / 2;
+    if (m.runs[run + half] <= low) run += half;
+    count -= half;
+  }
+  for (int64_t r = low; r < high; ++run) {
+    const int64_t end = m.runs[run + 1] < high ? m.runs[run + 1] : high;
+    body(r, end, m.run_units[run]);
+    r = end;
+  }
+}
+
+// body(row, load(unit of the row)) for the rows of [low, high). Long runs of one unit come with one
+// load for all their rows.
 template <class Load, class Body>
 CROSSFM_INLINE void by_unit(const Member& m, int64_t low, int64_t high, Load load, Body body) {
   const int32_t* unit_of = m.unit_of;
-  if (!m.starts) {
+  if (!m.runs) {
     CROSSFM_LANES
     for (int64_t r = low; r < high; ++r) body(r, load(unit_of[r]));
     return;
   }
-  for (int64_t r = low; r < high;) {
-    const int32_t unit = unit_of[r];
-    const int64_t end = m.starts[unit + 1] < high ? m.starts[unit + 1] : high;
+  by_run(m, low, high, [&](int64_t begin, int64_t end, int32_t unit) {
     const auto value = load(unit);
     CROSSFM_LANES
-    for (int64_t i = r; i < end; ++i) body(i, value);
-    r = end;
-  }
+    for (int64_t i = begin; i < end; ++i) body(i, value);
+  });
 }
 
 // with(x) where x(row) is the value of the member's feature in the row.
@@ -80,7 +93,7 @@ CROSSFM_NOINLINE void settle(const Sweep& s, const Member& m, bool linear, bool 
     });
   }
   const float* __restrict h = s.h;
-  if (!m.starts && !VB) {  // collect has kept h
+  if (!m.runs && !VB) {  // collect has kept h
     const auto load_change = [=](int32_t u) { return change[u]; };
     if (last) return by_unit(m, low, high, load_change, [=](int64_t r, float d) { e[r] -= h[r] * d; });
     return by_value(m, [&](auto x_at) {
@@ -141,22 +154,18 @@ CROSSFM_INLINE void add(const Member& m, int chunk, int64_t low, int64_t high, f
                         Terms terms) {
   double* sums = m.sums[chunk] - N * m.low[chunk];
   const int32_t* unit_of = m.unit_of;
-  if (m.starts) {
-    for (int64_t r = low; r < high;) {
-      const int32_t unit = unit_of[r];
-      const int64_t end = m.starts[unit + 1] < high ? m.starts[unit + 1] : high;
+  if (m.runs) {
+    return by_run(m, low, high, [&](int64_t begin, int64_t end, int32_t unit) {
       const auto value = load(unit);
       float total[N] = {};
-      for (int64_t i = r; i < end; ++i) {
+      for (int64_t i = begin; i < end; ++i) {
         float t[N];
         terms(i, value, t);
         for (int j = 0; j < N; ++j) total[j] += t[j];
       }
       double* at = sums + N * static_cast<int64_t>(unit);
       for (int j = 0; j < N; ++j) at[j] += static_cast<double>(total[j]);
-      r = end;
-    }
-    return;
+    });
   }
   float* __restrict out = buffer;
   CROSSFM_LANES
@@ -220,7 +229,7 @@ CROSSFM_NOINLINE void collect(const Sweep& s, const Member& m, const float* v, c
     });
   }
   float* __restrict kept = s.h;
-  const bool keep = !m.starts;
+  const bool keep = !m.runs;
   const float* __restrict values = v + m.first;
   const float* __restrict variances = var + m.first;
   const auto load = [=](int32_t u) {

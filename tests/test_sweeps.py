@@ -154,6 +154,32 @@ def test_a_sweep_is_every_coordinate_in_turn(across, weighted, method, threads):
             np.testing.assert_allclose(spread[1:], reference.v_var, rtol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["als", "vb"])
+def test_what_belongs_to_a_user_has_runs_of_rows(method):
+    """Rows of a user come together, and what is the same in all of them is swept run by run."""
+    rng = np.random.default_rng(7)
+    n = 96
+    user, item = rng.permutation(np.repeat(np.arange(6), 16)), rng.integers(0, 3, n)
+    side, number = np.array([0, 1, 0, 0, 1, 1])[user], rng.normal(size=6)[user]
+    field_of = np.repeat([0, 1, 2, 3], [6, 3, 2, 1]).astype(np.int32)
+    ids = np.stack([user, 6 + item, 9 + side, np.full(n, 11)], axis=1).astype(np.int32)
+    values = np.stack([np.ones(n), np.ones(n), np.ones(n), number], axis=1).astype(np.float32)
+    rows = Rows(ids, values.ravel(), targets=rng.normal(size=n).astype(np.float32))
+    o = SweepOptions(method, n_factors=2, init_scale=0.5, n_jobs=2, seed=3)
+    chain = Chain(rows, 12, field_of, o, field_of)
+    chain.design_group = field_of
+    for _ in range(2):
+        reference = Reference(dense(rows, 12), rows.targets.astype(float), np.ones(n),
+                              meeting(field_of, False), chain.parameters(), chain.bias,
+                              chain.parameter_variances())  # fmt: skip
+        chain.step()
+        reference.bias = chain.bias
+        step_reference(reference, chain, chain.design.feature_at, method == "vb")
+        found = chain.parameters()
+        np.testing.assert_allclose(found[0], reference.w, rtol=2e-4, atol=2e-5)
+        np.testing.assert_allclose(found[1:], reference.v, rtol=2e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize("across", [False, True])
 def test_variances_of_scores(across):
     """Against the exact moments of every row, by two-point quadrature over its parameters."""

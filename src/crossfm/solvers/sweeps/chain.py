@@ -18,6 +18,7 @@ from crossfm.solvers.sweeps.options import SweepOptions
 __all__ = ["Chain"]
 
 METHODS = {"mcmc": 0, "als": 1, "vb": 2}
+WORTH_THREADS = 1 << 18  # rows whose residuals are summed up on several threads
 REFRESH = 32  # iterations between two residuals made from nothing but the parameters
 
 
@@ -157,7 +158,7 @@ class Chain:
 
     def _moments(self) -> tuple[float, float]:
         """Weighted sums of the residuals and of their squares."""
-        threads = self.options.n_jobs
+        threads = self.options.n_jobs if len(self.residual) >= WORTH_THREADS else 1
         total, squares = self.design.sweeper.moments(residual=self.residual, threads=threads)
         return float(total), float(squares)
 
@@ -185,8 +186,9 @@ class Chain:
             rest = squares + priors.strength * priors.mean**2 - strength * np.square(self.mean)
             self.precision = (priors.shape + count) / (priors.rate + np.maximum(rest, 0.0))
             return
-        around = self._groups.sums(np.square(values - self._groups.spread(self.mean)))
-        around += priors.strength * np.square(self.mean - priors.mean)
+        # Squares of values less their means, summed up by groups, without a pass over the means.
+        around = self._groups.sums(np.square(values)) - self.mean * (2 * sums - count * self.mean)
+        around = np.maximum(around, 0.0) + priors.strength * np.square(self.mean - priors.mean)
         draws = rng.gamma(np.broadcast_to((priors.shape + count + 1) / 2, around.shape))
         self.precision = draws / ((priors.rate + around) / 2)
         strength = count + priors.strength
@@ -289,7 +291,3 @@ class _Groups:
         elif len(self._starts):
             out[:, self._names] = np.add.reduceat(values, self._starts, axis=1)
         return out
-
-    def spread(self, of_groups: NDArray[np.float64]) -> NDArray[np.float64]:
-        """``[m, n_features]`` of numbers ``[m, n_groups]``."""
-        return of_groups[:, self.of]
