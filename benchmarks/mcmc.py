@@ -1,9 +1,10 @@
 """Gibbs sampling: crossfm beside myFM, and relation blocks beside the same features flattened.
 
 Two sets: MovieLens 100K (official fold 3, user and film), and a million made-up ratings with user,
-item and five side fields. Ten factors, a group of hyperparameters a field, all draws kept;
-`seconds` are those of the fit, from rows in memory to draws, and the test RMSE of the mean over all
-draws must agree to 0.001 before a speed counts. myFM has one thread.
+item, three fields of the user's and two of the item's. Ten factors, a group of hyperparameters a
+field, all draws kept; `seconds` are those of the fit, from rows in memory to draws. A speed counts
+where the test RMSE of the mean over all draws is not more than 0.001 behind myFM's, which has one
+thread.
 
 Flattened, the films of a user and the users of a film stand in each of their ratings (SVD++ on
 MovieLens 100K, fold 1, four hundred features a row). crossfm finds equal bags by itself and shares
@@ -29,8 +30,8 @@ from benchmarks.workers import Part
 N_FACTORS = 10
 BARS = {"crossfm": 5.0, "crossfm, 2 threads": 8.0}
 BAR_BLOCKS = 20.0
-AGREE_WITHIN = 0.001
-SIDES = (10, 2, 21, 80, 50)  # categories of the made-up side fields
+BEHIND = 0.001
+SIDES = ((10, 2, 21), (80, 50))  # categories of what is known of a user, and of an item
 
 
 def add_command(commands: Any) -> None:
@@ -94,8 +95,7 @@ def figures(name: str, runs: dict[str, Runs]) -> list[Figure]:
     for label, bar in BARS.items():
         ours = runs[label]
         of = f"{name}_{'one_thread' if label == 'crossfm' else 'two_threads'}"
-        apart = abs(ours.loss - theirs.loss)
-        found.append(Figure(f"{of}_rmse_apart", apart, AGREE_WITHIN, "<="))
+        found.append(Figure(f"{of}_rmse_behind", ours.loss - theirs.loss, BEHIND, "<="))
         found.append(Figure(f"{of}_over_myfm", ratio(ours, theirs).median, bar, ">=", "times"))
     return found
 
@@ -135,9 +135,15 @@ def synthetic(n_rows: int, seed: int = 0) -> tuple[Part, Part]:
     """Ratings of a machine with four factors, and a tenth of their number more as a test part."""
     rng = np.random.default_rng(seed)
     n = n_rows + n_rows // 10
-    sizes = [max(50, n_rows // 50), max(20, n_rows // 200), *SIDES]
-    skew = [rng.dirichlet(np.full(size, 0.5)) for size in sizes]
-    ids = np.stack([rng.choice(size, n, p=p) for size, p in zip(sizes, skew, strict=True)], 1)
+    owners = [max(50, n_rows // 50), max(20, n_rows // 200)]
+    sizes = [*owners, *SIDES[0], *SIDES[1]]
+    drawn = [rng.choice(size, n, p=rng.dirichlet(np.full(size, 0.5))) for size in owners]
+    known = [
+        rng.choice(size, owner, p=rng.dirichlet(np.full(size, 0.5)))[ids]
+        for owner, ids, of_owner in zip(owners, drawn, SIDES, strict=True)
+        for size in of_owner
+    ]
+    ids = np.stack([*drawn, *known], 1)
     score = np.zeros(n)
     pooled = np.zeros((n, 4))
     squares = np.zeros(n)
