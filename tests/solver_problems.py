@@ -49,6 +49,16 @@ SOLVER_CASES = [
 by_solver = pytest.mark.parametrize("base", SOLVER_CASES, ids=lambda o: o.optimizer)
 
 
+def behind(base):
+    """How far the loss of several threads may be behind that of one.
+
+    Threads take turns at random. Where the system keeps one from running for long, its last steps
+    come from a point long left; under Adam, whose steps do not shrink, that was seen to cost up to
+    0.03 on a machine with three times as many threads at work as cores.
+    """
+    return 0.05 if isinstance(base, Adam) else 0.015
+
+
 def trains(base, model):
     """Whether a solver trains a model, by its name."""
     return not isinstance(base, RowwiseAdaGrad) or model in ("fm", "ffm")

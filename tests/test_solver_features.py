@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import test_field_solvers
 import test_solvers
-from solver_problems import SOLVER_CASES, by_solver, by_solver_and, clicks, make_rows, with_
+from solver_problems import SOLVER_CASES, behind, by_solver, by_solver_and, clicks, make_rows, with_
 
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
@@ -130,7 +130,7 @@ def test_threads_reach_the_loss_of_one(base):
         assert rare.any()
         assert not trainer.models()[0].factors[rare].any()
         assert trainer.models()[0].factors[~rare].any(axis=1).all()
-    assert losses[1] == pytest.approx(losses[0], abs=0.02)
+    assert losses[1] == pytest.approx(losses[0], abs=max(0.02, behind(base)))
 
 
 # --- features that become frequent ------------------------------------------------------------

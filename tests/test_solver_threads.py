@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from solver_problems import by_solver, clicks, make_rows, with_
+from solver_problems import behind, by_solver, clicks, make_rows, with_
 
 from crossfm import _native
 from crossfm.data.rows import Rows
@@ -128,7 +128,7 @@ def test_threads_reach_the_loss_of_one(base, n_jobs):
 
     # Threads take turns at random, which moves the third digit; copies merged by plain averages
     # are 0.02 to 0.07 worse here.
-    assert test_loss(n_jobs) < test_loss(1) + 0.015
+    assert test_loss(n_jobs) < test_loss(1) + behind(base)
 
 
 @by_solver
