@@ -319,7 +319,7 @@ def test_files_are_smaller(tmp_path):
         (put("tensors", "factor_scales", "shape", [1, 6]), "factor_scales: shape"),
         (put("tensors", "factor_scales", "dtype", "F16"), "factor_scales: type"),
         (put("tensors", "factors", "dtype", "F32"), "names among"),
-        (put("format_version", 4), "format version 4, .* pip install --upgrade crossfm"),
+        (put("format_version", 5), "format version 5, .* pip install --upgrade crossfm"),
     ],
 )
 def test_files_that_lie(tmp_path, change, message):

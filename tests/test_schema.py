@@ -425,3 +425,41 @@ def test_an_index_is_searched_while_it_grows():
     assert len(wrong) == 40
     assert not any(wrong)
     assert (index.find(np.arange(n, dtype=np.int64)) == np.arange(n)).all()
+
+
+def test_schemas_joined_and_read_field_by_field() -> None:
+    users = Schema([Categorical("user")]).fit({"user": [3, 3, 5]})
+    users.partial_fit({"user": [9]})  # grown: its ids move behind those that came first
+    others = Schema([Numeric("age"), Bag("tags")]).fit({"age": [1.0, 3.0], "tags": [["a"], []]})
+    joined = Schema.joined([users, others])
+    names = [
+        "user=<unknown>",
+        "user=3",
+        "user=5",
+        "age=<missing>",
+        "age",
+        "tags=<unknown>",
+        "tags=a",
+    ]
+    assert joined.feature_names() == [*names, "user=9"]
+    whole = {"user": [9, 3], "age": [3.0, None], "tags": [["a", "b"], ["a"]]}
+    rows = joined.transform(whole)
+    assert [joined.feature_names(rows[r : r + 1].ids) for r in (0, 1)] == [
+        ["user=9", "age", "tags=a", "tags=<unknown>"],
+        ["user=3", "age=<missing>", "tags=a"],
+    ]
+    part = joined.transform({"tags": whole["tags"], "user": whole["user"]}, fields=["tags", "user"])
+    assert joined.feature_names(part.ids) == [
+        *("user=9", "tags=a", "tags=<unknown>"),
+        *("user=3", "tags=a"),
+    ]
+    assert joined.unseen_.keys() == {"tags"}
+    joined.partial_fit({"tags": [["c"]]}, fields=["tags"])
+    assert joined.feature_names()[-1] == "tags=c"
+    assert users.n_features_ == 4  # what was joined is not touched
+    assert Schema.from_json(joined.to_json()) == joined
+    with pytest.raises(SchemaError, match="no field 'tag'"):
+        joined.transform(whole, fields=["tag"])
+    with pytest.raises(SchemaError, match="more than one field of the name 'user'"):
+        Schema.joined([users, users])
+    assert not Schema.joined([users, Schema([Numeric("x")])]).is_fitted

@@ -338,7 +338,7 @@ def put(*keys_and_value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("format_version", 4), "format version 4, .* pip install --upgrade crossfm"),
+        (put("format_version", 5), "format version 5, .* pip install --upgrade crossfm"),
         (put("format_version", "1"), "format_version is '1', expected a whole number"),
         (put("format_version", True), "format_version is True"),
         (put("n_features", 8), "tensor bias|tensor weights: shape|shape is"),
@@ -455,3 +455,16 @@ def refuses_or_equals(path, damaged, model):
     assert_same(stored.model, model)
     assert stored.metadata == {}
     return False
+
+
+def test_what_is_attached_comes_back(tmp_path):
+    model = FactorModel(0.5, [1.0], [[2.0, 3.0]])
+    save_model(model, tmp_path / "plain.crossfm")
+    save_model(model, tmp_path / "more.crossfm", attached=b"\x00 anything \xff")
+    plain, more = (load_model(tmp_path / f"{name}.crossfm") for name in ("plain", "more"))
+    assert (plain.attached, more.attached) == (b"", b"\x00 anything \xff")
+    assert (plain.header.format_version, more.header.format_version) == (1, 4)
+    data = (tmp_path / "more.crossfm").read_bytes()
+    (tmp_path / "bad.crossfm").write_bytes(data.replace(b"anything", b"nothing!"))
+    with pytest.raises(ModelFileError, match="tensor attached fails its checksum"):
+        load_model(tmp_path / "bad.crossfm")

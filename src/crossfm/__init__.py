@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
         store,
     )
     from crossfm.data.fields import Bag, Categorical, Numeric
+    from crossfm.data.relations import RelationBlock
     from crossfm.data.rows import Rows
     from crossfm.data.schema import Schema
     from crossfm.estimators import (
@@ -65,6 +66,7 @@ _HOME = {
     "Numeric": "crossfm.data.fields",
     "OrdinalFMRegressor": "crossfm.estimators",
     "Priors": "crossfm.solvers.sweeps",
+    "RelationBlock": "crossfm.data.relations",
     "Rows": "crossfm.data.rows",
     "Sampling": "crossfm.estimators",
     "Schema": "crossfm.data.schema",
@@ -102,6 +104,7 @@ __all__ = [
     "Numeric",
     "OrdinalFMRegressor",
     "Priors",
+    "RelationBlock",
     "Rows",
     "Sampling",
     "Schema",

@@ -72,7 +72,7 @@ def explain_one(
 
 
 def _find(scorer: Scorer, data: Path, row: int) -> Found:
-    schema = scorer.estimator.schema_
+    features, schema = scorer.estimator._features, scorer.estimator.schema_
     target = scorer.about.get("target")
     if str(data) == "-" or data.suffix in (".json", ".jsonl", ".ndjson"):
         if schema is None:
@@ -84,7 +84,8 @@ def _find(scorer: Scorer, data: Path, row: int) -> Found:
         if row >= len(records):
             raise _no_row(data, row, len(records))
         record = records[row]
-        return Found([record], schema.transform([record]), record.get(target) if target else None)
+        (rows,) = features.stream([record])
+        return Found([record], features.flat(rows), record.get(target) if target else None)
     from crossfm.data.inputs import are_tables, paths_of
 
     paths = paths_of([data])
@@ -95,12 +96,13 @@ def _find(scorer: Scorer, data: Path, row: int) -> Found:
             from crossfm.data.tables import iter_tables
 
             extra = [target] if target is not None and target in column_names(path) else []
-            columns = list(dict.fromkeys([*schema.columns, *extra]))
-            for table in iter_tables(path, BATCH_ROWS, columns, types=schema.column_types):
+            columns = list(dict.fromkeys([*features.columns, *extra]))
+            for table in iter_tables(path, BATCH_ROWS, columns, types=features.column_types):
                 if row < start + table.num_rows:
                     one = table.slice(row - start, 1)
                     value = one.column(target)[0].as_py() if extra else None
-                    return Found(one, schema.transform(one), value)
+                    (rows,) = features.stream(one)
+                    return Found(one, features.flat(rows), value)
                 start += table.num_rows
         else:
             for rows in scorer.text_rows(path, BATCH_ROWS):

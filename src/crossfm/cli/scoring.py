@@ -234,9 +234,9 @@ class Scorer:
     ) -> Iterator[tuple[Any, Any, Any]]:
         from crossfm.data.tables import iter_tables
 
-        schema = self.estimator.schema_
-        wanted = list(dict.fromkeys([*schema.columns, *columns]))
-        for table in iter_tables(path, batch_rows, wanted, types=schema.column_types):
+        features = self.estimator._features
+        wanted = list(dict.fromkeys([*features.columns, *columns]))
+        for table in iter_tables(path, batch_rows, wanted, types=features.column_types):
             yield table, table, None
 
     def _rows(self, path: Path, batch_rows: int) -> Iterator[tuple[Any, Any, Any]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from crossfm.data.frames import to_arrow
     from crossfm.data.infer import Guess
     from crossfm.data.inputs import as_rows, iter_rows
+    from crossfm.data.relations import RelationBlock
     from crossfm.data.schema import Schema
     from crossfm.data.streams import stream_rows
     from crossfm.data.tables import iter_tables, read_table
@@ -34,6 +35,7 @@ _HOME = {
     "Counts": "crossfm.data.encoding",
     "Guess": "crossfm.data.infer",
     "Numeric": "crossfm.data.fields",
+    "RelationBlock": "crossfm.data.relations",
     "Schema": "crossfm.data.schema",
     "as_rows": "crossfm.data.inputs",
     "iter_libffm": "crossfm.data.text",
@@ -59,6 +61,7 @@ __all__ = [
     "Counts",
     "Guess",
     "Numeric",
+    "RelationBlock",
     "RowStats",
     "Rows",
     "Schema",

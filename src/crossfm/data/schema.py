@@ -131,20 +131,56 @@ class Schema:
         self._encodings, self._runs, self._cache = encodings, runs, {}
         return self
 
-    def partial_fit(self, frame: Any) -> Schema:
+    @staticmethod
+    def joined(parts: Sequence[Schema]) -> Schema:
+        """The fields of several schemas in one; ids of a part that has not grown keep their order.
+
+        Fitted ones are fitted together too, and are shared no further.
+
+        Raises:
+            SchemaError: two fields of one name.
+
+        Example:
+            >>> users = Schema([Categorical("user")]).fit({"user": [7, 9]})
+            >>> ages = Schema([Numeric("age")]).fit({"age": [20.0, 40.0, 60.0]})
+            >>> Schema.joined([users, ages]).feature_names()
+            ['user=<unknown>', 'user=7', 'user=9', 'age=<missing>', 'age']
+        """
+        schema = Schema([field for part in parts for field in part.fields])
+        schema.guesses = [guess for part in parts for guess in part.guesses]
+        if not all(part.is_fitted for part in parts):
+            return schema
+        schema._encodings = [encoding for part in parts for encoding in part.copy()._encodings]
+        firsts, grown, start = [], [], 0
+        for part in parts:
+            runs = [(start + f, count) for f, count in part._runs]
+            firsts += runs[: len(part.fields)]
+            grown += runs[len(part.fields) :]
+            start += len(part.fields)
+        schema._runs = firsts + grown
+        _check_size(schema._runs)
+        return schema
+
+    def partial_fit(self, frame: Any, *, fields: Sequence[str] | None = None) -> Schema:
         """Add the frame's new values at the end of the id space; `fit` where nothing is yet.
 
         Scales and bucket edges of numeric fields stay as first learned: other ones would
         change what a model's weights mean.
+
+        Args:
+            frame: anything that `to_arrow` reads.
+            fields: names of those that the frame has; None: all.
 
         Raises:
             SchemaError, DataError: as `fit`; the schema is then as before.
         """
         if not self._encodings:
             return self.fit(frame)
-        table = to_arrow(frame, self.columns)
-        read = [encoding.read(table) for encoding in self._encodings]  # what can raise does it here
-        for f, (encoding, column) in enumerate(zip(self._encodings, read, strict=True)):
+        places = self._places(fields)
+        table = to_arrow(frame, self.columns_of(fields))
+        encodings = [self._encodings[f] for f in places]
+        read = [encoding.read(table) for encoding in encodings]  # what can raise does it here
+        for f, encoding, column in zip(places, encodings, read, strict=True):
             before = encoding.size
             encoding.learn(column)
             if encoding.size > before:
@@ -163,6 +199,8 @@ class Schema:
         frame: Any,
         targets: str | ArrayLike | None = None,
         weights: str | ArrayLike | None = None,
+        *,
+        fields: Sequence[str] | None = None,
     ) -> Rows:
         """The frame's rows as features.
 
@@ -170,23 +208,26 @@ class Schema:
             frame: anything that `to_arrow` reads; columns of no field are ignored.
             targets: numbers ``[n]``, or the name of the column that holds them.
             weights: the same, for the weight of each row.
+            fields: names of the fields that the rows are to have; None: all.
 
         Raises:
-            SchemaError: not fitted; a column that is missing, or of a type that its field
-                cannot take.
+            SchemaError: not fitted; no such field; a column that is missing, or of a type that
+                its field cannot take.
             DataError: infinity in a column; targets or weights that are missing, not finite or
                 not as many as the rows.
         """
-        encodings = self._fitted()
+        places, known = self._places(fields), self._fitted()
+        encodings = [known[f] for f in places]
         others = [c for c in (targets, weights) if isinstance(c, str)]
-        table = to_arrow(frame, list(dict.fromkeys([*self.columns, *others])))
+        table = to_arrow(frame, list(dict.fromkeys([*self.columns_of(fields), *others])))
         threads = threads_for(table.num_rows)
         parts = on_threads(lambda encoding: encoding.encode(table), encodings, threads)
         wide = self.n_features_ > np.iinfo(np.int32).max
         ids, values, offsets, unseen = assemble(
-            parts, self._blocks, table.num_rows, np.int64 if wide else np.int32, threads
-        )
-        named = zip(self.field_names, unseen, strict=True)
+            parts, [self._blocks[f] for f in places], table.num_rows,
+            np.int64 if wide else np.int32, threads,
+        )  # fmt: skip
+        named = zip([self.fields[f].name for f in places], unseen, strict=True)
         self.unseen_ = {name: counts for name, counts in named if any(counts)}
         return Rows(
             ids,
@@ -202,8 +243,23 @@ class Schema:
     @property
     def columns(self) -> list[str]:
         """The columns that the fields read, bags' weights included."""
-        names = [[f.name, f.weights] if isinstance(f, Bag) else [f.name] for f in self.fields]
+        return self.columns_of(None)
+
+    def columns_of(self, fields: Sequence[str] | None) -> list[str]:
+        """The columns that some of the fields read; None: all of them."""
+        read = [self.fields[f] for f in self._places(fields)]
+        names = [[f.name, f.weights] if isinstance(f, Bag) else [f.name] for f in read]
         return list(dict.fromkeys(name for pair in names for name in pair if name))
+
+    def _places(self, fields: Sequence[str] | None) -> list[int]:
+        """Where fields are, in the schema's order."""
+        names = self.field_names
+        for name in fields or ():
+            if name not in names:
+                raise SchemaError(
+                    f"no field {name!r}.{did_you_mean(name, names)} The fields are {names}"
+                )
+        return [f for f, name in enumerate(names) if fields is None or name in fields]
 
     @property
     def column_types(self) -> dict[str, pa.DataType]:

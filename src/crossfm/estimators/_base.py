@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from crossfm.data import inputs
+from crossfm.data.relations import RelationBlock
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError, did_you_mean
 from crossfm.estimators._defaults import (
@@ -25,7 +26,13 @@ from crossfm.estimators._features import Features, batches_of, file_batches
 from crossfm.estimators._fitting import EstimatorBase, Task, checked, without_weightless
 from crossfm.estimators._folders import is_folder, learn_folder
 from crossfm.estimators._machine import Machine
-from crossfm.estimators._options import check_checkpoint, check_count, is_adaptive, of_fields
+from crossfm.estimators._options import (
+    check_blocks,
+    check_checkpoint,
+    check_count,
+    is_adaptive,
+    of_fields,
+)
 from crossfm.estimators._sampling import SWEEPS, Sampling, check_sweeps
 from crossfm.estimators._saving import save_estimator
 from crossfm.estimators._streaming import StreamedRows
@@ -382,6 +389,26 @@ class FMBase(EstimatorBase):
             raise AttributeError(f"{type(self).__name__} has no {name!r} before it is fitted")
         return self._machine
 
+    def update_blocks(self, blocks: RelationBlock | Sequence[RelationBlock]) -> Any:
+        """Add units to the relation blocks of the fit, or put others in their place.
+
+        Rows that are read from now on find them by their keys: new users with their ages, films
+        with what has been seen since. Nothing is learned; values that the fit has not seen count
+        as unknown.
+
+        Args:
+            blocks: with the keys and columns of those that `fit` was given.
+
+        Returns:
+            self.
+
+        Raises:
+            DataError, SchemaError: no such block was fitted, or a column is missing.
+        """
+        check_is_fitted(self)
+        self._features.update(check_blocks(blocks))
+        return self
+
     def explain(self, X: Any, *, of: Any = None) -> Contributions:
         """Take the score of one row apart into terms that sum to it.
 
@@ -396,13 +423,13 @@ class FMBase(EstimatorBase):
         parts = list(self._features.stream(X))
         if len(parts) != 1 or len(parts[0]) != 1:
             raise DataError(f"explain takes one row, got {sum(map(len, parts))}")
-        models = self._machine.models()
+        models, row = self._machine.models(), self._features.flat(parts[0])
         if len(models) == 1:
-            return explain_row(models[0], parts[0])
+            return explain_row(models[0], row)
         classes = self._targets.classes.tolist()
         if of not in classes:
             raise DataError(f"explain needs of=..., one of the classes {classes[:10]}, got {of!r}")
-        return explain_row(models[classes.index(of)], parts[0])
+        return explain_row(models[classes.index(of)], row)
 
     def save(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from crossfm.data.rows import Rows
+from crossfm.data.threads import thread_count
 from crossfm.errors import DataError
 from crossfm.estimators._features import Features
 from crossfm.estimators._levels import LevelTargets
@@ -18,9 +19,18 @@ from crossfm.estimators._machine import widened
 from crossfm.estimators._targets import Targets
 from crossfm.factors import expect_exact
 from crossfm.model import FactorModel
-from crossfm.solvers.sweeps import Posterior
+from crossfm.solvers.sweeps import Block, Layout, Posterior
 
-__all__ = ["Draws", "MeanScore", "expect_uncertain", "folded", "side_by_side", "unfolded"]
+__all__ = [
+    "Draws",
+    "MeanScore",
+    "expect_uncertain",
+    "folded",
+    "scores_of",
+    "side_by_side",
+    "taken_apart",
+    "unfolded",
+]
 
 BATCH = 1 << 16  # rows looked at in all draws at a time
 HALVINGS = 40  # of the interval in which a quantile lies: to 1e-12 of it
@@ -107,8 +117,7 @@ class Draws:
     def each(self, rows: Rows, n_jobs: int | None = None) -> Iterator[NDArray[np.float32]]:
         """Scores ``[n]`` of each draw."""
         self.widen()
-        for draw in self.draws:
-            yield draw.score(rows, n_jobs)
+        yield from scores_of(self.features, self.draws, rows, n_jobs)
 
     # --- what numbers may be --------------------------------------------------------------------
 
@@ -156,6 +165,7 @@ class Draws:
         assert self.spread is not None
         self.widen()
         model, scaling = self.draws[0], self.features.scaling
+        rows, blocks = taken_apart(self.features, rows)
         if scaling is not None:
             shifts = len(scaling.centred) > 0
             rows = self.features.scaled(
@@ -167,7 +177,7 @@ class Draws:
             np.array([bias]), parameters[None], self.noises,
             interactions=model.interactions, field_of=model.field_of,
             variances=np.ascontiguousarray(spread), bias_variance=self.spread.bias,
-        ).score_variances(rows, n_jobs=n_jobs or 1)  # fmt: skip
+        ).score_variances(rows, blocks, thread_count(n_jobs or 1))  # fmt: skip
 
     def widen(self) -> None:
         """Make room for features that X has brought: they add nothing to the draws so far."""
@@ -176,6 +186,31 @@ class Draws:
             self.draws = tuple(widened(draw, n, self.features) for draw in self.draws)
             if self.spread is not None:
                 self.spread = widened(self.spread, n, self.features)
+
+
+def taken_apart(features: Features, rows: Rows) -> tuple[Rows, list[Block]]:
+    """Rows as a solver takes them: those of X, and the relation blocks."""
+    own, tables = features.own_rows(rows)
+    return own, [Block(*table) for table in tables]
+
+
+def scores_of(
+    features: Features, draws: Iterable[FactorModel], rows: Rows, n_jobs: int | None
+) -> Iterator[NDArray[np.float32]]:
+    """Scores ``[n]`` of each draw; what blocks add to a score is computed once a unit."""
+    own, blocks = taken_apart(features, rows)
+    layout: Layout | None = None
+    for draw in draws:
+        if not blocks or not len(own):
+            yield draw.score(own, n_jobs)
+            continue
+        if layout is None:
+            layout = Layout(
+                own, blocks, n_features=draw.n_features, field_of=draw.field_of,
+                interactions=draw.interactions,
+            )  # fmt: skip
+        found = np.concatenate([draw.weights[None, layout.ids], draw.factors[layout.ids].T])
+        yield layout.scores(draw.bias, found, thread_count(n_jobs or 1))
 
 
 class MeanScore:

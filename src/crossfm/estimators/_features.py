@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfm.data import inputs
-from crossfm.data.infer import Guess
+from crossfm.data.relations import RelationBlock, Relations, side_by_side
 from crossfm.data.rows import Rows
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError, SchemaError
+from crossfm.estimators._learning import learn_schema, named, read_table
 from crossfm.estimators._matrix import brief, check_matrix, join_matrices, matrix_rows
 from crossfm.estimators._scaling import Scaling
 
@@ -39,6 +40,8 @@ class Features:
         n_features: number of ids.
         names: the columns that are read, object array; None for matrices and ids.
         scaling: of the values of matrices and ids, or None.
+        relations: relation blocks. Rows that are read then end in one id for each of them, beyond
+            those of features, which names the row's unit: see `own_rows` and `flat`.
         owner: the estimator's class, for messages.
     """
 
@@ -50,23 +53,38 @@ class Features:
         self.schema = schema
         self.n_features = n_features if schema is None else schema.n_features_
         self.scaling: Scaling | None = None
+        self.relations = Relations()
 
     def copy(self) -> Features:
         """An independent copy; the schema's vocabulary too."""
         schema = None if self.schema is None else self.schema.copy()
         copied = Features(self.kind, self.owner, schema, self.n_features)
-        copied.scaling = self.scaling
+        copied.scaling, copied.relations = self.scaling, self.relations
         return copied
 
     @property
+    def columns(self) -> list[str]:
+        """The columns of X that are read; none of matrices and ids."""
+        if self.schema is None:
+            return []
+        own = self.schema.columns_of(self._own_fields)
+        return list(dict.fromkeys([*own, *self.relations.columns]))
+
+    @property
     def names(self) -> NDArray[np.object_] | None:
-        """The columns that are read."""
-        return None if self.schema is None else np.array(self.schema.columns, dtype=object)
+        """The same as an array; None of matrices and ids."""
+        return None if self.schema is None else np.array(self.columns, dtype=object)
 
     @property
     def n_inputs(self) -> int:
         """Columns read, or ids."""
-        return self.n_features if self.schema is None else len(self.schema.columns)
+        return self.n_features if self.schema is None else len(self.columns)
+
+    @property
+    def column_types(self) -> dict[str, Any]:
+        """Arrow types to read the columns of text files with."""
+        assert self.schema is not None
+        return self.relations.column_types | self.schema.column_types
 
     def field_of(self, by_field: bool) -> NDArray[np.int32] | None:
         """The field of each id, where the schema or a model that goes by field has one.
@@ -100,7 +118,14 @@ class Features:
 
     @staticmethod
     def learn(
-        X: Any, y: Any, weight: Any, *, schema: Schema | None, owner: str, verbose: int = 0
+        X: Any,
+        y: Any,
+        weight: Any,
+        *,
+        schema: Schema | None,
+        owner: str,
+        verbose: int = 0,
+        blocks: Sequence[RelationBlock] = (),
     ) -> tuple[Features, Data, Any]:
         """Features for these data, the data read by them, and the matrix if X is one.
 
@@ -110,15 +135,28 @@ class Features:
         if kind == "matrix" and schema is not None and inputs.kind_of(X) == "frame":
             kind = "columns"
         if kind == "batches":
-            return _learn_batches(X, y, weight, schema=schema, owner=owner, verbose=verbose)
+            return _learn_batches(
+                X, y, weight, schema=schema, owner=owner, verbose=verbose, blocks=blocks
+            )
+        if kind != "columns" and blocks:
+            raise SchemaError(
+                f"relation blocks are looked up by a column of X, and {type(X).__name__} has none"
+                " with a name; give a DataFrame"
+            )
         if kind != "columns" and schema is not None:
             raise SchemaError(
                 f"schema= describes columns with names, {type(X).__name__} has none; leave it out,"
                 " or give a DataFrame"
             )
         if kind == "columns":
-            learned, table = _learn_schema(X, y, weight, schema, verbose)
+            learned, table = learn_schema(X, y, weight, schema, [one.column for one in blocks])
+            relations = Relations()
+            if blocks:
+                learned, relations = Relations.learn(learned, blocks)
+            if verbose and schema is None:
+                print(learned.describe())
             features = Features("columns", owner, learned)
+            features.relations = relations
             return features, features._read_table(table, y, weight), None
         if kind == "matrix":
             _expect_no_names(X, y, weight)
@@ -155,8 +193,8 @@ class Features:
             return _stack(parts)
         if self.kind == "columns" and kind == "columns":
             assert self.schema is not None
-            table = _table(X, [*self.schema.columns, *_named(y, weight)], self.schema)
-            self.schema.partial_fit(table)
+            table = self._table(X, y, weight)
+            self.schema.partial_fit(table, fields=self._own_fields)
             self.n_features = self.schema.n_features_
             return self._read_table(table, y, weight)
         if self.kind == "ids" and kind == "ids":
@@ -212,11 +250,49 @@ class Features:
         if kind == "batches":
             for part, _, _ in batches_of(X, None, None):
                 yield from self.stream(part)
+        elif self.relations and inputs.kind_of(X) == "path" and kind == "columns":
+            from crossfm.data import tables
+
+            for path in inputs.paths_of(X):
+                for table in tables.iter_tables(
+                    path, columns=self.columns, types=self.column_types, dictionaries=True
+                ):
+                    yield self._read_table(table, None, None).rows
         elif inputs.kind_of(X) == "path" and kind == self.kind:
             for rows in inputs.iter_rows(X, self.schema):
                 yield drop_unknown(rows, self.n_features)
         else:
             yield self.read(X, scaled=False).rows
+
+    # --- relation blocks --------------------------------------------------------------------
+
+    @property
+    def _own_fields(self) -> list[str] | None:
+        """The fields that X has; None: all."""
+        if not self.relations:
+            return None
+        assert self.schema is not None
+        return self.relations.others(self.schema.field_names)
+
+    def own_rows(self, rows: Rows) -> tuple[Rows, list[tuple[Rows, NDArray[np.int32]]]]:
+        """Rows as `read` gives them without their units; of each relation its units, and which."""
+        return self.relations.part(rows, self.n_features) if self.relations else (rows, [])
+
+    def flat(self, rows: Rows) -> Rows:
+        """Rows as `read` gives them, with the features of their units in the place of these."""
+        own, tables = self.own_rows(rows)
+        return side_by_side([own, *(units.take(of) for units, of in tables)]) if tables else own
+
+    def update(self, blocks: Sequence[RelationBlock], *, learn: bool = False) -> None:
+        """Take over units of blocks; `learn`: their new values too, as new features.
+
+        Raises:
+            SchemaError: a block of another key than those of the fit.
+        """
+        if blocks:
+            assert self.schema is not None
+            self.relations = self.relations.updated(blocks, self.schema, learn=learn)
+            self.n_features = self.schema.n_features_
 
     # --- inside -----------------------------------------------------------------------------
 
@@ -232,13 +308,18 @@ class Features:
         assert self.schema is not None
         y = inputs.take_column(table, y) if isinstance(y, str) else y
         weight = inputs.take_column(table, weight) if isinstance(weight, str) else weight
-        return Data(self.schema.transform(table), y, weight)
+        rows = self.schema.transform(table, fields=self._own_fields)
+        if self.relations:
+            rows = self.relations.link(rows, table, self.n_features)
+        return Data(rows, y, weight)
+
+    def _table(self, X: Any, y: Any, weight: Any) -> Any:
+        return read_table(X, [*self.columns, *named(y, weight)], self.column_types)
 
     def _as_columns(self, X: Any, kind: str, y: Any, weight: Any) -> Any:
-        assert self.schema is not None
-        columns = self.schema.columns
+        columns = self.columns
         if kind == "columns":
-            return _table(X, [*columns, *_named(y, weight)], self.schema)
+            return self._table(X, y, weight)
         if kind == "ids":
             raise SchemaError(
                 f"this {self.owner} was fitted on columns with names, {type(X).__name__} has none;"
@@ -260,7 +341,7 @@ class Features:
             UserWarning,
             stacklevel=4,
         )
-        return _table({name: X[:, j] for j, name in enumerate(columns)}, columns)
+        return read_table({name: X[:, j] for j, name in enumerate(columns)}, columns)
 
     def _as_matrix(self, X: Any, kind: str) -> Any:
         if kind != "columns":
@@ -359,7 +440,14 @@ def _is_unnamed(X: Any) -> bool:
 
 
 def _learn_batches(
-    X: Any, y: Any, weight: Any, *, schema: Schema | None, owner: str, verbose: int
+    X: Any,
+    y: Any,
+    weight: Any,
+    *,
+    schema: Schema | None,
+    owner: str,
+    verbose: int,
+    blocks: Sequence[RelationBlock],
 ) -> tuple[Features, Data, Any]:
     features: Features | None = None
     parts: list[Data] = []
@@ -367,7 +455,7 @@ def _learn_batches(
     for part in batches_of(X, y, weight):
         if features is None:
             features, data, matrix = Features.learn(
-                *part, schema=schema, owner=owner, verbose=verbose
+                *part, schema=schema, owner=owner, verbose=verbose, blocks=blocks
             )
         elif features.kind == "matrix":
             matrix = check_matrix(part[0], None, owner)
@@ -401,78 +489,8 @@ def _joined(parts: list[Any]) -> Any:
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def _learn_schema(
-    X: Any, y: Any, weight: Any, schema: Schema | None, verbose: int
-) -> tuple[Schema, Any]:
-    """A fitted schema of the estimator's own, and the table that it was fitted to."""
-    names = _named(y, weight)
-    if schema is not None:
-        if not isinstance(schema, Schema):
-            raise SchemaError(
-                f"schema is a {type(schema).__name__}, expected a Schema: Schema([...]) of fields,"
-                " or Schema.infer(frame)"
-            )
-        table = _table(X, [*schema.columns, *names], schema)
-        for name in schema.columns:
-            if name in names or _same(y, table, name, named=True):
-                raise SchemaError(
-                    f"the target or weight {name!r} is also a field of the schema, which would"
-                    " tell the model the answer; leave it out of the schema"
-                )
-        schema = schema.copy()
-        return (schema if schema.is_fitted else schema.fit(table)), table
-    table = _table(X, None)
-    exclude = list(names)
-    for name in table.column_names:
-        if name not in exclude and (_same(y, table, name) or _same(weight, table, name)):
-            exclude.append(name)
-    learned = Schema.infer(table, exclude)
-    learned.guesses = [
-        *learned.guesses,
-        *(Guess(name, "left out", "the target, or the weight of rows") for name in exclude),
-    ]
-    learned.fit(table)
-    if verbose:
-        print(learned.describe())
-    return learned, table
-
-
-def _same(y: Any, table: Any, name: str, named: bool = False) -> bool:
-    """Whether y is this very column: a Series of its name, or equal in every row."""
-    if y is None or isinstance(y, str):
-        return False
-    is_named = str(getattr(y, "name", None)) == name
-    if is_named and not named:
-        return True
-    if named and not is_named:
-        return False
-    try:
-        given = np.asarray(y)
-        if given.shape != (table.num_rows,) or given.dtype.kind not in "OUSfiub":
-            return False
-        column = table.column(name)
-        if column.null_count or table.num_rows < 2:
-            return False
-        values = column.to_numpy()
-        if (given.dtype.kind in "fiub") != (values.dtype.kind in "fiub"):
-            return False
-        return bool((values == given).all()) and not bool((given == given[0]).all())
-    except (TypeError, ValueError, NotImplementedError):
-        return False
-
-
-def _table(X: Any, columns: list[str] | None, schema: Schema | None = None) -> Any:
-    unique = None if columns is None else list(dict.fromkeys(columns))
-    types = None if schema is None else schema.column_types
-    return inputs.as_table(X, unique, types, dictionaries=True)
-
-
-def _named(*given: Any) -> list[str]:
-    return [name for name in given if isinstance(name, str)]
-
-
 def _expect_no_names(X: Any, *given: Any) -> None:
-    for name in _named(*given):
+    for name in named(*given):
         raise SchemaError(
             f"{type(X).__name__} has no columns by name, so no {name!r}; give an array"
         )

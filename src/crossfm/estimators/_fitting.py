@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,11 +13,18 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from crossfm.data.arrivals import Arrivals
+from crossfm.data.relations import RelationBlock
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
 from crossfm.estimators._features import Data, Features, no_target
 from crossfm.estimators._folders import files_to_remember
-from crossfm.estimators._options import check_count, check_one_of, check_options, check_scores
+from crossfm.estimators._options import (
+    check_blocks,
+    check_count,
+    check_one_of,
+    check_options,
+    check_scores,
+)
 from crossfm.estimators._streaming import (
     features_of,
     hold_out,
@@ -118,6 +125,7 @@ class EstimatorBase(BaseEstimator, ABC):
         sample_weight: Any = None,
         eval_set: Any = None,
         progress: Progress | None = None,
+        blocks: RelationBlock | Sequence[RelationBlock] | None = None,
     ) -> Any:
         """Fit to all of X.
 
@@ -134,6 +142,8 @@ class EstimatorBase(BaseEstimator, ABC):
                 carries its targets. Turns on early stopping unless ``early_stopping=False``.
             progress: ``progress(event, told)``, called with "rows" while an epoch runs and with
                 "epoch" after it.
+            blocks: `RelationBlock`s, tables of what belongs to a key in X, for the solvers "mcmc",
+                "als" and "vb". The model keeps them: whatever reads X later looks them up again.
 
         Returns:
             self.
@@ -149,6 +159,12 @@ class EstimatorBase(BaseEstimator, ABC):
         patience = check_count("patience", self.patience)
         check_one_of("early_stopping", self.early_stopping, ("auto", True, False))
         goes_on = getattr(self, "warm_start", False) and self.__sklearn_is_fitted__()
+        blocks = check_blocks(blocks)
+        if blocks and not self._sweeps():
+            raise DataError(
+                "relation blocks go with solver='mcmc', 'als' and 'vb'; for other solvers join"
+                " their columns to X"
+            )
         files = files_to_remember(X, self._files if goes_on else None)
         if not self._sweeps() and wants_stream(self, X, y, sample_weight, goes_on):
             task = self._stream_task(X, y, sample_weight, eval_set, progress, seed)
@@ -156,12 +172,13 @@ class EstimatorBase(BaseEstimator, ABC):
         if goes_on:
             self._expect_to_go_on()
             features: Features = self._features.copy()
+            features.update(blocks, learn=True)
             data = features.extend(X, y, sample_weight)
             matrix = None
         else:
             features, data, matrix = Features.learn(
                 X, y, sample_weight, schema=self.schema, owner=type(self).__name__,
-                verbose=Lines.wanted(self.verbose),
+                verbose=Lines.wanted(self.verbose), blocks=blocks,
             )  # fmt: skip
         y, weight = checked(data, type(self).__name__)
         targets: Targets = self._targets if goes_on else self._learn_targets(y, weight)

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from crossfm.data.relations import RelationBlock
 from crossfm.errors import DataError, did_you_mean
 
 __all__ = [
     "check_between",
+    "check_blocks",
     "check_checkpoint",
     "check_count",
     "check_levels",
@@ -75,6 +77,32 @@ def check_count(name: str, value: Any, least: int = 0) -> int:
     if number < least:
         raise DataError(f"{name} is {value!r}, expected an integer of at least {least}")
     return number
+
+
+def check_blocks(blocks: Any) -> list[RelationBlock]:
+    """Relation blocks as a list, one for each key.
+
+    Raises:
+        DataError: something else, or two for one key.
+    """
+    if isinstance(blocks, RelationBlock):
+        return [blocks]
+    if blocks is None:
+        return []
+    if not isinstance(blocks, list | tuple):
+        raise DataError(
+            f"blocks is a {type(blocks).__name__}, expected RelationBlock(frame, key=...) or a list"
+            " of them"
+        )
+    for block in blocks:
+        if not isinstance(block, RelationBlock):
+            raise DataError(
+                f"blocks holds a {type(block).__name__}, expected RelationBlock(frame, key=...)"
+            )
+    pairs = [(block.key, block.column) for block in blocks]
+    if len(set(pairs)) < len(pairs):
+        raise DataError("blocks holds two tables of one key; join them into one")
+    return list(blocks)
 
 
 def check_between(name: str, value: Any, above: float, below: float = math.inf) -> float:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from crossfm.data.arrivals import Arrivals
+from crossfm.data.relations import Relations
 from crossfm.data.schema import Schema
-from crossfm.errors import DataError, ModelFileError, require
+from crossfm.errors import CrossfmError, DataError, ModelFileError, require
 from crossfm.estimators._draws import Draws
 from crossfm.estimators._draws_saving import (
     restored_draws,
@@ -49,7 +50,10 @@ def save_estimator(
     """Write a fitted estimator; see `FMBase.save`."""
     machine = estimator._machine
     models = stored_models(machine) if isinstance(machine, Draws) else machine.models()
-    save_model(models, path, precision=precision, metadata=description(estimator, about))
+    save_model(
+        models, path, precision=precision, metadata=description(estimator, about),
+        attached=estimator._features.relations.to_bytes(),
+    )  # fmt: skip
 
 
 def description(estimator: Any, about: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -161,14 +165,17 @@ def load(
     try:
         restored_parameters(estimator, found)
         schema = stored.models[0].schema
+        relations = Relations.from_bytes(stored.attached, schema)
         if schema is not None:
-            estimator.schema = Schema(schema.fields)
+            own = set(relations.others(schema.field_names))
+            estimator.schema = Schema(field for field in schema.fields if field.name in own)
         features = Features(
             found["features"]["kind"], kind, schema, n_features=stored.models[0].n_features
         )
         features.scaling = Scaling.from_state(
             found["features"]["scaling"], stored.models[0].n_features
         )
+        features.relations = relations
         targets: Any
         if kinds[kind] is OrdinalFMRegressor:
             targets = LevelTargets.from_state(found["targets"])
@@ -192,7 +199,9 @@ def load(
         history = [dict(epoch) for epoch in found["history"]]
         n_iter, best = int(found["n_iter"]), int(found["best_epoch"])
         estimator._learned_files = Arrivals.from_state(found.get("files", {}))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, IndexError, CrossfmError
+    ) as error:  # fmt: skip
         raise ModelFileError(
             f"{name} holds a broken description of its estimator: {error}. Save the estimator"
             " again, or fetch the file again"

@@ -13,13 +13,21 @@ from scipy.special import log_ndtr
 from crossfm.data.rows import Rows
 from crossfm.data.threads import thread_count
 from crossfm.errors import DataError
-from crossfm.estimators._draws import Draws, MeanScore, folded, side_by_side, unfolded
+from crossfm.estimators._draws import (
+    Draws,
+    MeanScore,
+    folded,
+    scores_of,
+    side_by_side,
+    taken_apart,
+    unfolded,
+)
 from crossfm.estimators._fitting import Task
 from crossfm.estimators._options import check_between, check_count
 from crossfm.estimators._sampling import check_sweeps, group_of
 from crossfm.fitting import Epoch, History, Interrupts
 from crossfm.model import FactorModel
-from crossfm.solvers.sweeps import Chain, SweepOptions
+from crossfm.solvers.sweeps import Block, Chain, SweepOptions
 from crossfm.solvers.sweeps.latents import log_probability
 
 __all__ = ["sweep"]
@@ -50,6 +58,7 @@ class _Run:
         self.task, self.before = task, before
         self.sampling = check_sweeps(estimator)
         rows = task.rows if task.only is None else task.rows.take(task.only)
+        rows, blocks = taken_apart(task.features, rows)
         self.method, self.interactions = estimator.solver, estimator.interactions
         n_chains = self.sampling.n_chains if before is None else before.n_chains
         is_mcmc = self.method == "mcmc"
@@ -58,7 +67,7 @@ class _Run:
         kept = -(-(task.n_epochs - self.burn_in) // self.every) if is_mcmc else 1
         n_factors = check_count("n_factors", estimator.n_factors)
         _check_size(task.features.n_features, n_factors, kept * n_chains)
-        self.chains = self._start(estimator, rows, n_factors, n_chains)
+        self.chains = self._start(estimator, rows, blocks, n_factors, n_chains)
         self.rows = rows
         self.kept: list[list[tuple[FactorModel, float, Any]]] = [[] for _ in self.chains]
         self.told: list[list[dict[str, Any]]] = [[] for _ in self.chains]
@@ -66,7 +75,9 @@ class _Run:
         self.history, self.best = History(), math.nan
         self.seen = None if task.watch is None else MeanScore(task.targets, len(task.watch.rows))
 
-    def _start(self, estimator: Any, rows: Rows, n_factors: int, n_chains: int) -> list[Chain]:
+    def _start(
+        self, estimator: Any, rows: Rows, blocks: list[Block], n_factors: int, n_chains: int
+    ) -> list[Chain]:
         features, targets, before = self.task.features, self.task.targets, self.before
         scale = estimator.init_scale
         # A matrix has a field a column, in which nothing is pooled: "all" is the same and goes
@@ -102,6 +113,7 @@ class _Run:
                     seed=seed, **penalties,
                 ),
                 group_of(self.sampling.groups, features),
+                blocks,
                 sweeper=self.sampling.sweeper(),
             )  # fmt: skip
             if before is not None:
@@ -176,7 +188,8 @@ class _Run:
             field_of = self.task.features.field_of(self.interactions == "across_fields")
             draw = FactorModel(chain.bias, p[0], p[1:].T, self.interactions, field_of)
             inner = None if chain.cutpoints is None else chain.cutpoints.inner
-            self.seen.add(draw.score(watch.rows, chain.options.n_jobs), inner)
+            (scores,) = scores_of(self.task.features, [draw], watch.rows, chain.options.n_jobs)
+            self.seen.add(scores, inner)
         return watch.evaluate(self.seen.value())
 
     def _keep(self, number: int, improved: bool, last: bool) -> None:

@@ -51,6 +51,7 @@ class StoredModel:
         header: sizes, versions, checksums.
         checksum: of the header, which holds those of all tensors: it names the file's content.
         sequence: deltas that were applied to a full file, 0 for the file itself.
+        attached: bytes that were saved beside them; none where there were none.
     """
 
     models: tuple[FactorModel, ...]
@@ -58,6 +59,7 @@ class StoredModel:
     header: Header
     checksum: str = ""
     sequence: int = 0
+    attached: bytes = b""
 
     @property
     def model(self) -> FactorModel:
@@ -77,6 +79,7 @@ def save_model(
     *,
     precision: Precision | None = None,
     metadata: Mapping[str, Any] | None = None,
+    attached: bytes = b"",
 ) -> None:
     """Write a model to a file, whole or not at all.
 
@@ -90,6 +93,7 @@ def save_model(
         precision: how factors are stored: "float32", "float16" or "int8", see
             `FactorModel.quantize`; None: as the models hold them. Weights and bias stay float32.
         metadata: anything JSON can hold, handed back by `load_model`.
+        attached: bytes that are kept beside the models, the same.
 
     Raises:
         ModelFileError: the system refused to write, metadata that JSON cannot hold, or factors
@@ -104,7 +108,7 @@ def save_model(
         >>> stored.model, stored.metadata
         (FactorModel(n_features=1, n_factors=2, interactions='all', task='regression'), {'trained': 'today'})
     """  # noqa: E501 - a doctest's output
-    _, strings, tensors = laid_out(models, precision, metadata)
+    _, strings, tensors = laid_out(models, precision, metadata, attached)
     with replacing(path, ModelFileError) as file:
         write_container(file, strings, tensors)
 
@@ -116,6 +120,7 @@ def laid_out(
     models: FactorModel | Sequence[FactorModel],
     precision: Precision | None,
     metadata: Mapping[str, Any] | None,
+    attached: bytes = b"",
 ) -> tuple[Header, dict[str, str], Tensors]:
     """A model file but for its bytes: header, the same as strings, tensors; see `save_model`."""
     parts = [models] if isinstance(models, FactorModel) else list(models)
@@ -156,6 +161,8 @@ def laid_out(
     if first.schema is not None:
         text = np.frombuffer(first.schema.to_json().encode(), np.uint8)
         tensors["schema"] = ("U8", (len(text),), [text])
+    if attached:
+        tensors["attached"] = ("U8", (len(attached),), [np.frombuffer(attached, np.uint8)])
     infos = {}
     for name, (dtype, shape, arrays) in tensors.items():
         digest = hashlib.sha256()
@@ -163,7 +170,7 @@ def laid_out(
             digest.update(chunk)
         infos[name] = TensorInfo(dtype, shape, digest.hexdigest())
     header = Header(
-        format_version=3 if first.precision == "int8" else 1 if first.kind == "fm" else 2,
+        format_version=_version(first, attached),
         crossfm_version=own_version(),
         n_models=m,
         n_features=n,
@@ -184,6 +191,15 @@ def laid_out(
             " strings"
         )
     return header, strings, tensors
+
+
+def _version(model: FactorModel, attached: bytes) -> int:
+    """The first version of the format whose readers understand such a file."""
+    if attached:
+        return 4
+    if model.precision == "int8":
+        return 3
+    return 1 if model.kind == "fm" else 2
 
 
 def write_container(
@@ -331,6 +347,10 @@ def load_model(path: str | os.PathLike[str], *, precision: Precision | None = No
             text = np.empty(header.tensors["schema"].shape, np.uint8)
             _fill(name, file, header, "schema", [text])
             schema = read_schema(name, text.tobytes(), n)
+        attached = np.empty(0, np.uint8)
+        if "attached" in header.tensors:
+            attached = np.empty(header.tensors["attached"].shape, np.uint8)
+            _fill(name, file, header, "attached", [attached])
     try:
         models = tuple(
             FactorModel(
@@ -351,7 +371,7 @@ def load_model(path: str | os.PathLike[str], *, precision: Precision | None = No
             models = tuple(model.quantize(precision) for model in models)
     except DataError as error:
         raise ModelFileError(f"{name} holds no usable model: {error}. {REMEDY}") from error
-    return StoredModel(models, header.metadata, header, checksum)
+    return StoredModel(models, header.metadata, header, checksum, attached=attached.tobytes())
 
 
 class FactorTable:

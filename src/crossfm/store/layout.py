@@ -19,6 +19,8 @@ A file is a safetensors container, readable by any safetensors library:
   field_weights F32 [m, F, F]         of field-weighted models; matrices
                                       [m, F, F, k, k] of field-matrixed ones
   schema        U8 [bytes]            JSON of the schema, UTF-8; absent where none
+  attached      U8 [bytes]            what an estimator keeps beside its models, such as relation
+                                      blocks; absent where nothing
   ============= ===================== ===========================================
 
 - ``crossfm`` names each tensor's type, shape and SHA-256, so that a changed bit anywhere is
@@ -38,10 +40,10 @@ from crossfm.model import INTERACTIONS, KINDS, MOST_ORDER, TASKS
 
 __all__ = ["FORMAT_VERSION", "Header", "TensorInfo", "parse_header", "render_header"]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised when a reader of the version before could misread a file. Plain models are written as
 version 1, which all readers know; version 2 has those with parameters for fields, version 3
-factors as int8."""
+factors as int8, version 4 something attached."""
 
 TEXT_KEY, DIGEST_KEY = "crossfm", "crossfm_sha256"
 TYPES = {
@@ -52,6 +54,7 @@ TYPES = {
     "field_of": ("I32",),
     "field_weights": ("F32",),
     "schema": ("U8",),
+    "attached": ("U8",),
 }
 PRECISIONS: dict[str, Precision] = {"F32": "float32", "F16": "float16", "I8": "int8"}
 REMEDY = "Use a whole copy of the file, or save the model again."

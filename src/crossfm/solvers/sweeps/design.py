@@ -31,6 +31,15 @@ class Block:
     rows: Rows
     unit_of: NDArray[np.int32]
 
+    def used(self) -> Block:
+        """The block without the rows of its table that no row has."""
+        units = np.flatnonzero(np.bincount(self.unit_of, minlength=len(self.rows)))
+        if len(units) == len(self.rows):
+            return self
+        place = np.zeros(len(self.rows), np.int32)
+        place[units] = np.arange(len(units))
+        return Block(self.rows.take(units), place[self.unit_of])
+
 
 class Design:
     """What a sweep needs to know of the rows: which features each has, member by member.
@@ -76,6 +85,7 @@ class Design:
         variational: bool = False,
         sweeper: Callable[..., Any] = _native.Sweeper,
     ) -> None:
+        blocks = [block.used() for block in blocks]
         stats = rows.validate(n_features)
         if not across_fields and (
             stats.has_repeats

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError
-from crossfm.solvers.sweeps.design import Block, Design
+from crossfm.solvers.sweeps.design import Block
+from crossfm.solvers.sweeps.layout import Layout
 
 __all__ = ["Posterior"]
 
@@ -50,17 +51,10 @@ class Posterior:
     ) -> NDArray[np.float32]:
         """Raw scores of each draw, ``[n_draws, n]``."""
         out = np.empty((len(self), len(rows)), np.float32)
-        for low in range(0, len(rows), BATCH):
-            high = min(low + BATCH, len(rows))
-            design, ids = self._lay_out(rows, blocks, low, high)
-            targets, residual = np.zeros((2, high - low), np.float32)
+        for part, layout in self._layouts(rows, blocks):
             for of_draw, bias, parameters in zip(out, self.biases, self.parameters, strict=True):
-                found = np.ascontiguousarray(parameters[:, ids])
-                design.sweeper.residuals(
-                    targets=targets, bias=float(bias), residual=residual, weights=found[0],
-                    factors=found[1:], threads=n_jobs,
-                )  # fmt: skip
-                of_draw[low + design.order] = -residual
+                found = np.ascontiguousarray(parameters[:, layout.ids])
+                of_draw[part] = layout.scores(float(bias), found, n_jobs)
         return out
 
     def score_variances(
@@ -70,46 +64,22 @@ class Posterior:
         if self.variances is None:
             return self.scores(rows, blocks, n_jobs).var(axis=0, dtype=np.float64)
         out = np.empty(len(rows))
-        for low in range(0, len(rows), BATCH):
-            high = min(low + BATCH, len(rows))
-            design, ids = self._lay_out(rows, blocks, low, high)
+        for part, layout in self._layouts(rows, blocks):
             mean, spread = (
-                np.ascontiguousarray(part[:, ids]) for part in (self.parameters[0], self.variances)
+                np.ascontiguousarray(numbers[:, layout.ids])
+                for numbers in (self.parameters[0], self.variances)
             )
-            found = np.empty(high - low, np.float32)
-            design.sweeper.variances(
-                out=found, weights=mean[0], factors=mean[1:], weights_var=spread[0],
-                factors_var=spread[1:], threads=n_jobs,
-            )  # fmt: skip
-            out[low + design.order] = found
+            out[part] = layout.variances(mean, spread, n_jobs)
         return out + self.bias_variance
 
-    def _lay_out(
-        self, rows: Rows, blocks: Sequence[Block], low: int, high: int
-    ) -> tuple[Design, NDArray[np.int64]]:
-        """A design of some of the rows over the ids that they have, and those in its order."""
-        n_features = self.parameters.shape[2]
-        parts = [rows[low:high], *(block.rows for block in blocks)]
-        for part in parts:
-            part.validate(n_features)
-        ids, places = np.unique(np.concatenate([part.ids for part in parts]), return_inverse=True)
-        if not len(ids):
-            ids = np.zeros(min(1, n_features), np.int64)
-        small: list[Rows] = []
-        start = 0
-        for part in parts:
-            new = places[start : start + part.nnz].astype(np.int32)
-            small.append(Rows(new, part.values, part.offsets, part.fields, n_rows=len(part)))
-            start += part.nnz
-        design = Design(
-            small[0], len(ids), None if self.field_of is None else self.field_of[ids],
-            across_fields=self.interactions == "across_fields",
-            group_of=np.zeros(len(ids), np.int32), n_groups=1,
-            blocks=[Block(table, block.unit_of[low:high])
-                    for table, block in zip(small[1:], blocks, strict=True)],
-            variational=self.variances is not None,
-        )  # fmt: skip
-        return design, ids[design.feature_at]
+    def _layouts(self, rows: Rows, blocks: Sequence[Block]) -> Iterator[tuple[slice, Layout]]:
+        for low in range(0, len(rows), BATCH):
+            part = slice(low, min(low + BATCH, len(rows)))
+            yield part, Layout(
+                rows[part], [Block(block.rows, block.unit_of[part]) for block in blocks],
+                n_features=self.parameters.shape[2], field_of=self.field_of,
+                interactions=self.interactions, variational=self.variances is not None,
+            )  # fmt: skip
 
     @staticmethod
     def joined(parts: Sequence[Posterior]) -> Posterior:
