@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,11 +33,9 @@ from crossfm.estimators._streaming import (
 )
 from crossfm.estimators._targets import Targets, as_vector, check_weight
 from crossfm.estimators._watching import Lines, expect_a_best, held_out, metrics_of, watch_rows
-from crossfm.fitting import History, Watch
+from crossfm.fitting import History, Progress, Watch
 
 __all__ = ["EstimatorBase", "Task", "checked", "without_weightless"]
-
-Progress = Callable[[str, Mapping[str, float]], None]
 
 # early_stopping="auto" holds rows out from so many on; from fewer, where features are so many that
 # a fit could learn the rows by heart.
@@ -141,7 +139,7 @@ class EstimatorBase(BaseEstimator, ABC):
             eval_set: validation data ``(X, y)`` or ``(X, y, sample_weight)``, or X alone where it
                 carries its targets. Turns on early stopping unless ``early_stopping=False``.
             progress: ``progress(event, told)``, called with "rows" while an epoch runs and with
-                "epoch" after it.
+                "epoch" after it; where it returns True then, the fit ends there.
             blocks: `RelationBlock`s, tables of what belongs to a key in X, for the solvers "mcmc",
                 "als" and "vb". The model keeps them: whatever reads X later looks them up again.
 
@@ -380,10 +378,10 @@ def _on_scale(progress: Progress | None, targets: Targets) -> Progress | None:
     if progress is None or targets.loss_scale == 1.0:
         return progress
 
-    def tell(event: str, told: Mapping[str, float]) -> None:
+    def tell(event: str, told: Mapping[str, float]) -> bool | None:
         if "loss" in told:
             told = {**told, "loss": told["loss"] * targets.loss_scale}
-        progress(event, told)
+        return progress(event, told)
 
     return tell
 

@@ -137,11 +137,12 @@ class _Run:
             improved = self._improves(metrics)
             if improved or not self._stops:
                 history.best_epoch = number
-            interrupted = False
+            interrupted = enough = False
             try:
-                if task.progress:
-                    task.progress("epoch", {"epoch": number, "of": task.n_epochs, "loss": loss,
-                                            **metrics, "rows_per_second": rate})  # fmt: skip
+                enough = task.progress is not None and task.progress(
+                    "epoch", {"epoch": number, "of": task.n_epochs, "loss": loss, **metrics,
+                              "rows_per_second": rate},
+                ) is True  # fmt: skip
             except KeyboardInterrupt:
                 interrupted = True
             interrupted = interrupted or interrupts.asked
@@ -150,11 +151,12 @@ class _Run:
             early = self._stops and not improved and (
                 number - history.best_epoch >= self._patience
             )  # fmt: skip
-            self._keep(number, improved, last=interrupted or early or number == task.n_epochs)
+            last = interrupted or early or enough or number == task.n_epochs
+            self._keep(number, improved, last=last)
             if interrupted:
                 return
-            if early:
-                history.stopped = "early"
+            if early or enough:
+                history.stopped = "early" if early else "callback"
                 return
 
     @property

@@ -13,8 +13,9 @@ from crossfm.data.rows import Rows
 __all__ = ["Epoch", "History", "Progress", "Watch"]
 
 
-Progress = Callable[[str, Mapping[str, float]], None]
-"""``progress("rows", {...})`` while an epoch runs, ``progress("epoch", {...})`` after it."""
+Progress = Callable[[str, Mapping[str, float]], bool | None]
+"""``progress("rows", {...})`` while an epoch runs, ``progress("epoch", {...})`` after it; where
+the latter returns True, the fit ends there."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class History:
     Attributes:
         epochs: one `Epoch` each, in order.
         best_epoch: number of the epoch whose parameters were kept; 0 before the first.
-        stopped: "n_epochs", "early" or "interrupted".
+        stopped: "n_epochs", "early", "callback" or "interrupted".
     """
 
     epochs: list[Epoch] = field(default_factory=list)

@@ -43,7 +43,7 @@ def fit(
         watch: validation; with ``patience`` the best epoch's parameters are restored. Adaptive
             penalties are learned on its rows, which need targets then; without it they stay.
         progress: called as ``progress("rows", {...})`` while an epoch runs and
-            ``progress("epoch", {...})`` after it.
+            ``progress("epoch", {...})`` after it; True from the latter ends the fit.
         only: the rows to train on, None: all. The others need no copy to be left out.
         models: False: leave the parameters in the trainer, and return no models.
         checkpoint: where the state is kept; a fit that was killed goes on from there, to the
@@ -186,9 +186,10 @@ class _Run:
         epoch = Epoch(number, loss, metrics, seconds, n / max(seconds, 1e-9))
         history.epochs.append(epoch)
         self.place = Place(number=number + 1, best=place.best)
-        if self.progress:
-            self.progress("epoch", {"epoch": number, "of": self.n_epochs, "loss": loss, **metrics,
-                                    "rows_per_second": epoch.rows_per_second})  # fmt: skip
+        enough = self.progress is not None and self.progress(
+            "epoch", {"epoch": number, "of": self.n_epochs, "loss": loss, **metrics,
+                      "rows_per_second": epoch.rows_per_second},
+        ) is True  # fmt: skip
         if watch and watch.patience > 0:
             value = metrics[watch.monitor]
             if history.best_epoch == 0 or watch.improves(value, place.best):
@@ -202,7 +203,9 @@ class _Run:
             history.best_epoch, self.kept = number, None
             if seconds > PATIENT_SECONDS and number < self.n_epochs and not interrupted:
                 self.kept = trainer.models()
-        return False
+        if enough:
+            history.stopped = "callback"
+        return enough
 
     def _save(self, now: bool = True) -> None:
         """Write the checkpoint, if there is one, and it is time."""

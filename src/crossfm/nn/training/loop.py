@@ -52,7 +52,7 @@ def train(
         options: None: the defaults.
         watch: validation after each epoch; with ``patience`` the best epoch's weights are restored.
         progress: called as ``progress("rows", {...})`` while an epoch runs and
-            ``progress("epoch", {...})`` after it.
+            ``progress("epoch", {...})`` after it; True from the latter ends the training.
         only: ``[n]``, the rows to train on; None: all.
         checkpoint: a file that is written after each epoch, every five minutes, and at Ctrl-C, and
             removed when training is complete. Where it is there already, training goes on from it,
@@ -255,9 +255,11 @@ class _Run:
         n = self.loader.n_rows
         epoch = Epoch(number, loss, metrics, seconds, n / max(seconds, 1e-9))
         history.epochs.append(epoch)
-        if self.progress:
-            self.progress("epoch", {"epoch": number, "of": o.n_epochs, "loss": loss, **metrics,
-                                    "rows_per_second": epoch.rows_per_second})  # fmt: skip
+        if self.progress is not None and self.progress(
+            "epoch", {"epoch": number, "of": o.n_epochs, "loss": loss, **metrics,
+                      "rows_per_second": epoch.rows_per_second},
+        ) is True:  # fmt: skip
+            history.stopped = "callback"
         if o.schedule == "plateau":
             self._follow_plateau(loss, metrics)
         if watch is not None and watch.patience > 0:
