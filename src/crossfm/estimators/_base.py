@@ -16,6 +16,7 @@ from crossfm.data import inputs
 from crossfm.data.relations import RelationBlock
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, DivergedError, did_you_mean
+from crossfm.estimators._arviz import as_arviz
 from crossfm.estimators._defaults import (
     default_init_scale,
     default_l2_factors,
@@ -370,13 +371,34 @@ class FMBase(EstimatorBase):
         1 where they agree, below 1.01 to be trusted; NaN of what does not vary and of fewer than 4
         sweeps.
         """
-        machine = self._drawn("diagnostics_")
-        if machine.method != "mcmc":
-            raise AttributeError("diagnostics_ are of draws, and there are some after 'mcmc' alone")
-        sampling = getattr(self, "sampling", None) or Sampling()
+        machine, sampling = self._sampled("diagnostics_")
         traces = machine.traces
         first = sampling.left_out(traces["noise"].shape[1])
         return {name: diagnose(trace[:, first:]) for name, trace in traces.items()}
+
+    def to_arviz(self) -> Any:
+        """`traces_` after "mcmc" as a tree of xarray datasets, which ArviZ plots and summarises.
+
+        The group "posterior" has the sweeps after the burn-in, "warmup_posterior" the burn-in, each
+        with the dimensions chain and draw, and those of the hyperparameters: group (named by its
+        fields), factor, cutpoint. ArviZ is from 1.0 on, the extra ``crossfm[arviz]`` has what
+        makes the tree.
+
+        Raises:
+            MissingExtraError: arviz-base is not installed.
+            AttributeError: the fit was none by "mcmc".
+
+        Source: Kumar, Carroll, Hartikainen and Martin 2019, ArviZ, a unified library for
+        exploratory analysis of Bayesian models in Python.
+        """
+        return as_arviz(*self._sampled("to_arviz"))
+
+    def _sampled(self, name: str) -> tuple[Draws, Sampling]:
+        """The draws of "mcmc", and how they were taken."""
+        machine = self._drawn(name)
+        if machine.method != "mcmc":
+            raise AttributeError(f"{name} needs draws, and there are some after 'mcmc' alone")
+        return machine, getattr(self, "sampling", None) or Sampling()
 
     def _drawn(self, name: str) -> Draws:
         machine = self._fitted(name)

@@ -16,7 +16,7 @@ from crossfm.estimators._features import Features
 from crossfm.estimators._options import check_count, is_adaptive
 from crossfm.solvers.sweeps import Priors
 
-__all__ = ["SWEEPS", "Sampling", "check_sweeps", "group_of"]
+__all__ = ["SWEEPS", "Sampling", "check_sweeps", "group_names", "group_of"]
 
 SWEEPS = ("mcmc", "als", "vb")
 BURN_IN = 10  # one of so many sweeps
@@ -172,3 +172,18 @@ def group_of(groups: Any, features: Features) -> NDArray[np.int32] | None:
             f" group, from 0, for each of {features.n_features} ids"
         )
     return np.unique(given, return_inverse=True)[1].astype(np.int32)
+
+
+def group_names(groups: Any, features: Features) -> list[str]:
+    """The names of the groups that `group_of` numbers: of fields, or those given to several."""
+    schema = features.schema
+    if schema is None or not isinstance(groups, str | Mapping) or groups == "one":
+        numbers = group_of(groups, features)
+        return [str(g) for g in range(1 if numbers is None else int(numbers.max()) + 1)]
+    given = groups if isinstance(groups, Mapping) else {}
+    names = schema.field_names
+    keys = {(1, given[name]) if name in given else (0, name): None for name in names}
+    return [
+        str(name) if kind == 0 else "+".join(each for each in names if given.get(each) == name)
+        for kind, name in keys
+    ]
