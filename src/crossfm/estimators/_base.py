@@ -349,7 +349,10 @@ class FMBase(EstimatorBase):
     @property
     def draws_(self) -> tuple[FactorModel, ...]:
         """Each draw of "mcmc" as a frozen `FactorModel`, those of a chain together."""
-        return self._drawn("draws_").draws
+        machine = self._drawn("draws_")
+        if machine.is_mean:
+            raise AttributeError("keep='mean' has kept no draws; model_ is their mean")
+        return machine.draws
 
     @property
     def traces_(self) -> dict[str, NDArray[np.float64]]:

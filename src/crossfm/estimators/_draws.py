@@ -50,6 +50,7 @@ class Draws:
         cutpoints: of ordinal targets, float64 ``[n_draws, n_levels - 1]``.
         spread: variances of the parameters, on the solver's scale, under variational Bayes; the
             bias is that of the bias.
+        is_mean: whether the one model is the mean of draws that were not kept.
     """
 
     features: Features
@@ -60,6 +61,7 @@ class Draws:
     traces: dict[str, NDArray[np.float64]]
     cutpoints: NDArray[np.float64] | None = None
     spread: FactorModel | None = None
+    is_mean: bool = False
 
     penalties = None
     n_fields = None
@@ -77,7 +79,7 @@ class Draws:
     @property
     def is_uncertain(self) -> bool:
         """Whether there is more than one solution."""
-        return self.method != "als"
+        return self.method != "als" and not self.is_mean
 
     def models(self) -> tuple[FactorModel, ...]:
         """The mean of the draws' scores as one machine.
@@ -99,7 +101,12 @@ class Draws:
         )
 
     def expect_exact(self) -> None:
-        """Refuse to go on from rounded draws."""
+        """Refuse to go on from rounded draws, or from none."""
+        if self.is_mean:
+            raise DataError(
+                "keep='mean' has kept no draw to go on from; fit anew (with warm_start=False), or"
+                " keep draws"
+            )
         for draw in self.draws:
             expect_exact(draw.precision)
 
@@ -313,6 +320,10 @@ def expect_uncertain(machine: Any, owner: str, what: str) -> Draws:
     """
     if isinstance(machine, Draws) and machine.is_uncertain:
         return machine
+    if isinstance(machine, Draws) and machine.is_mean:
+        raise DataError(
+            f"{what} needs draws, and keep='mean' has kept none; keep 'all', or a number of them"
+        )
     raise DataError(
         f"{what} needs a fit that knows how sure it is: {owner}(solver='mcmc') or solver='vb'"
     )

@@ -35,6 +35,7 @@ def state_of(machine: Draws) -> dict[str, Any]:
         "cutpoints": None if machine.cutpoints is None else _packed(machine.cutpoints),
         "traces": {name: _packed(trace) for name, trace in machine.traces.items()},
         "has_spread": machine.spread is not None,
+        "is_mean": machine.is_mean,
     }
 
 
@@ -61,9 +62,14 @@ def restored_draws(
         raise ValueError("cutpoints that do not rise")
     names = {"bias", "noise", "linear_mean", "linear_precision", "factor_mean", "factor_precision"}
     shapes = {trace.shape[:2] for trace in traces.values()}
-    if not names <= set(traces) or len(shapes) != 1 or n % next(iter(shapes))[0]:
+    is_mean = bool(state["is_mean"])
+    if not names <= set(traces) or len(shapes) != 1:
+        raise ValueError("traces of other names or lengths")
+    if n != 1 if is_mean else n % next(iter(shapes))[0]:
         raise ValueError("traces do not fit the draws")
-    return Draws(features, targets, state["method"], draws, noises, traces, cutpoints, spread)
+    return Draws(
+        features, targets, state["method"], draws, noises, traces, cutpoints, spread, is_mean
+    )
 
 
 def sampling_state(sampling: Sampling | None) -> dict[str, Any] | None:
@@ -93,7 +99,10 @@ def restored_sampling(state: Mapping[str, Any] | None) -> Sampling | None:
         priors = Priors(**state["priors"])
     except DataError as error:
         raise ValueError(str(error)) from error
-    return Sampling(state["burn_in"], state["n_chains"], state["keep"], priors, groups)
+    return Sampling(
+        state["burn_in"], state["n_chains"], state["keep"], priors, groups,
+        mean_factors=state.get("mean_factors"),
+    )  # fmt: skip
 
 
 def _packed(array: NDArray[np.float64]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ __all__ = ["SWEEPS", "Sampling", "check_sweeps", "group_names", "group_of"]
 
 SWEEPS = ("mcmc", "als", "vb")
 BURN_IN = 10  # one of so many sweeps
+MEAN_FACTORS = 16  # of the mean of draws, for each of theirs
 
 
 USUAL = Priors()
@@ -34,12 +35,15 @@ class Sampling:
         n_chains: independent runs of "mcmc", whose draws are pooled.
         keep: the draws that stay in memory and in the model file: "all" after `burn_in`, or a
             number: at most so many of each chain, evenly spaced. Each takes ``4 n_features
-            (n_factors + 1)`` bytes, and its time when predicting.
+            (n_factors + 1)`` bytes, and its time when predicting. "mean": not the draws, but the
+            machine of their mean score, for numbers as targets; without deviations and quantiles.
         priors: hyperpriors of "mcmc" and "vb".
         groups: which features share the mean and the precision of their parameters: "fields"
             (each field of a frame for itself; all features where there are no fields), "one" (all),
             a dict of field: name of a group, in which other fields stay for themselves, or the
             number of a group for each id, ``[n_features]``.
+        mean_factors: factors of that machine, which keep what weighs most of the draws' pairs;
+            None: ``16 n_factors``.
         device: where "mcmc" and "als" sweep: "cpu", or a device of PyTorch such as "cuda", to
             which parameters and residuals travel in each sweep; for fields of one feature a row.
 
@@ -59,6 +63,7 @@ class Sampling:
     priors: Priors = USUAL
     groups: str | Mapping[str, Any] | Sequence[int] | NDArray[np.int32] = "fields"
     device: str = "cpu"
+    mean_factors: int | None = None
 
     def left_out(self, n_epochs: int) -> int:
         """Sweeps whose draws are not kept.
@@ -86,7 +91,11 @@ class Sampling:
 
     def every(self, n_draws: int) -> int:
         """Of so many draws after one another, how far apart those are that are kept."""
-        return 1 if self.keep == "all" else -(-n_draws // int(self.keep))
+        return 1 if self.keep in ("all", "mean") else -(-n_draws // int(self.keep))
+
+    def rank(self, n_factors: int) -> int:
+        """Factors of the mean."""
+        return MEAN_FACTORS * n_factors if self.mean_factors is None else self.mean_factors
 
 
 def check_sweeps(estimator: Any) -> Sampling:
@@ -133,8 +142,12 @@ def check_sweeps(estimator: Any) -> Sampling:
     check_count("n_chains", sampling.n_chains, 1)
     if solver != "mcmc" and sampling.n_chains > 1:
         raise DataError(f"n_chains is {sampling.n_chains}, and solver={solver!r} draws nothing")
-    if sampling.keep != "all":
-        check_count("keep (where it is not 'all')", sampling.keep, 1)
+    if sampling.keep not in ("all", "mean"):
+        check_count("keep (where it is not 'all' or 'mean')", sampling.keep, 1)
+    if sampling.keep == "mean" and solver != "mcmc":
+        raise DataError(f"keep is 'mean', and solver={solver!r} draws nothing that had one")
+    if sampling.mean_factors is not None:
+        check_count("mean_factors", sampling.mean_factors, 1)
     if not isinstance(sampling.priors, Priors):
         raise DataError(f"priors is {sampling.priors!r}, expected crossfm.Priors(...)")
     return sampling

@@ -27,7 +27,7 @@ from crossfm.estimators._options import check_between, check_count
 from crossfm.estimators._sampling import check_sweeps, group_of
 from crossfm.fitting import Epoch, History, Interrupts
 from crossfm.model import FactorModel
-from crossfm.solvers.sweeps import Block, Chain, SweepOptions
+from crossfm.solvers.sweeps import Block, Chain, RunningMean, SweepOptions, sizes_of
 from crossfm.solvers.sweeps.latents import log_probability
 
 __all__ = ["sweep"]
@@ -65,14 +65,27 @@ class _Run:
         self.burn_in = self.sampling.left_out(task.n_epochs) if is_mcmc and before is None else 0
         self.every = self.sampling.every(task.n_epochs - self.burn_in) if is_mcmc else 1
         kept = -(-(task.n_epochs - self.burn_in) // self.every) if is_mcmc else 1
-        n_factors = check_count("n_factors", estimator.n_factors)
-        _check_size(task.features.n_features, n_factors, kept * n_chains)
+        n_factors, n_features = (
+            check_count("n_factors", estimator.n_factors),
+            task.features.n_features,
+        )
+        self.mean: RunningMean | None = None
+        if is_mcmc and self.sampling.keep == "mean":
+            if task.targets.likelihood != "normal":
+                raise DataError(
+                    "keep='mean' goes with numbers as targets: the probability of the mean score"
+                    " is not the mean of the draws' probabilities; keep 'all' draws, or a number"
+                )
+            rank, kept = self.sampling.rank(n_factors), 1
+            _check_size(n_features, 2 * rank, n_chains)
+            self.mean = RunningMean(n_features, rank, sizes_of(rows, blocks, n_features))
+        _check_size(n_features, n_factors, kept * n_chains)
         self.chains = self._start(estimator, rows, blocks, n_factors, n_chains)
         self.rows = rows
         self.kept: list[list[tuple[FactorModel, float, Any]]] = [[] for _ in self.chains]
         self.told: list[list[dict[str, Any]]] = [[] for _ in self.chains]
         self.spread: FactorModel | None = None
-        self.history, self.best = History(), math.nan
+        self.history, self.best, self.noise = History(), math.nan, 0.0
         self.seen = None if task.watch is None else MeanScore(task.targets, len(task.watch.rows))
 
     def _start(
@@ -195,18 +208,23 @@ class _Run:
         return watch.evaluate(self.seen.value())
 
     def _keep(self, number: int, improved: bool, last: bool) -> None:
-        """Keep this sweep's parameters, if they are to be kept."""
+        """Keep this sweep's parameters, or add them to the mean, if they are to be kept."""
         if self.method == "mcmc":
             left = self.task.n_epochs - number
             wanted = number > self.burn_in and left % self.every == 0
             if last and not wanted:
-                wanted = not self.kept[0] or number > self.burn_in
+                n_kept = len(self.kept[0]) if self.mean is None else self.mean.count
+                wanted = number > self.burn_in or not n_kept
         else:
             wanted = improved if self._stops else last
         if not wanted:
             return
         features, targets = self.task.features, self.task.targets
         for chain, kept in zip(self.chains, self.kept, strict=True):
+            if self.mean is not None:
+                self.mean.add(chain.bias, chain.parameters())
+                self.noise += 1 / chain.noise
+                continue
             if self.method != "mcmc":
                 kept.clear()
             model = folded(chain.bias, chain.parameters(), features, targets, self.interactions)
@@ -221,7 +239,7 @@ class _Run:
 
     def machine(self) -> Draws:
         """What is left."""
-        before, n_chains = self.before, len(self.chains)
+        before, n_chains, features = self.before, len(self.chains), self.task.features
         kept = [one for of_chain in self.kept for one in of_chain]
         traces = {
             name: np.array([[one[name] for one in told] for told in self.told], np.float64)
@@ -237,11 +255,15 @@ class _Run:
                 cutpoints = [None] * len(before.draws) if inner is None else list(inner)
                 old = list(zip(before.draws, before.noises, cutpoints, strict=True))
                 kept = side_by_side(old, n_chains, kept)
+        if self.mean is not None:
+            mean = folded(*self.mean.value(), features, self.task.targets, self.interactions)
+            kept = [(mean, self.mean.count / self.noise, None)]
         is_ordinal = kept[0][2] is not None
         return Draws(
-            self.task.features, self.task.targets, self.method,
+            features, self.task.targets, self.method,
             tuple(model for model, _, _ in kept), np.array([noise for _, noise, _ in kept]),
             traces, np.array([inner for _, _, inner in kept]) if is_ordinal else None, self.spread,
+            is_mean=self.mean is not None,
         )  # fmt: skip
 
 

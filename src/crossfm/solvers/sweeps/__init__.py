@@ -6,6 +6,7 @@ from crossfm.solvers.sweeps.chain import Chain
 from crossfm.solvers.sweeps.design import Block, Design
 from crossfm.solvers.sweeps.diagnostics import diagnose, effective_sample_size, r_hat
 from crossfm.solvers.sweeps.layout import Layout
+from crossfm.solvers.sweeps.mean import RunningMean, sizes_of
 from crossfm.solvers.sweeps.options import Priors, SweepOptions
 from crossfm.solvers.sweeps.posterior import Posterior
 
@@ -16,8 +17,10 @@ __all__ = [
     "Layout",
     "Posterior",
     "Priors",
+    "RunningMean",
     "SweepOptions",
     "diagnose",
     "effective_sample_size",
     "r_hat",
+    "sizes_of",
 ]
