@@ -5,10 +5,15 @@ from __future__ import annotations
 import atexit
 import functools
 import gzip
+import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +56,46 @@ def error_of(*words: object, code: int = 1) -> str:
     assert lines, "nothing was said"
     assert lines[-1].startswith("error: ")
     return lines[-1]
+
+
+def told_by(*words: object):
+    """What the command says as JSON."""
+    return json.loads(crossfm_runs(*words, "--json").stdout)
+
+
+def usage_of(*words: object) -> str:
+    """What is said of wrong use, in one line: terminals break it."""
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", crossfm_runs(*words, code=2).stderr).split())
+
+
+def big_log(path: Path) -> None:
+    """Many rows, so that a pass takes a while."""
+    rng = np.random.default_rng(0)
+    n = 300_000
+    table = pa.table({"user": rng.integers(0, 5000, n), "item": rng.integers(0, 3000, n),
+                      "rating": rng.normal(0, 1, n)})  # fmt: skip
+    pa.parquet.write_table(table, path)
+
+
+def interrupted(words: list[object], wait_for: str) -> tuple[int, str, str]:
+    """Start the command, send SIGINT once it says `wait_for`; exit code, stdout, stderr."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crossfm", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stderr is not None
+    heard = ""
+    deadline = time.monotonic() + 60
+    while wait_for not in heard and time.monotonic() < deadline:
+        heard += process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    out, rest = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 20, "an interrupt is answered soon"
+    return process.returncode, out, heard + rest
 
 
 def make_log(n: int = N, seed: int = 0) -> dict[str, list]:

@@ -201,6 +201,20 @@ def test_diagnostics_tell_chains_that_agree_from_others():
         _ = FMRegressor(2, n_epochs=2).fit(X, y).diagnostics_
 
 
+def test_diagnostics_of_a_burn_in_that_was_not_over():
+    def stop(event, told):
+        if told["epoch"] == 4:
+            raise KeyboardInterrupt
+
+    X, y = ratings(300)
+    fm = FMRegressor(2, solver="mcmc", n_epochs=90, sampling=Sampling(burn_in=10), random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        fm.fit(X, y, progress=stop)
+    assert fm.traces_["noise"].shape == (1, 4)
+    assert np.isnan(fm.diagnostics_["noise"]["r_hat"])
+    assert fm.diagnostics_["factor_mean"]["r_hat"].shape == (2, 2)
+
+
 def test_draws_are_thinned_and_chains_pooled():
     X, y = ratings(200)
     sampling = Sampling(burn_in=5, n_chains=2, keep=4)

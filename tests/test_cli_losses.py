@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from cli_runs import FAST, crossfm_runs, error_of
+from cli_runs import FAST, crossfm_runs, error_of, told_by, usage_of
 
 import crossfm
 
@@ -29,15 +26,6 @@ def folder(tmp_path_factory):
     }
     pa.parquet.write_table(pa.table(log), folder / "log.parquet")
     return folder
-
-
-def told_by(*words):
-    return json.loads(crossfm_runs(*words, "--json").stdout)
-
-
-def usage_of(*words):
-    """What is said of wrong use, in one line: terminals break it."""
-    return " ".join(re.sub("[│╭╮╰╯─]", " ", crossfm_runs(*words, code=2).stderr).split())
 
 
 @pytest.mark.parametrize(

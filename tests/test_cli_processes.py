@@ -5,18 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 import pytest
-from cli_runs import FAST, crossfm_process, sample_files
+from cli_runs import FAST, big_log, crossfm_process, interrupted, sample_files
 
 import crossfm
 
@@ -80,39 +74,10 @@ def test_a_terminal_gets_bars_and_colours(folder, tmp_path):
     assert max(map(len, re.split(r"[\r\n]+", shown))) <= 80
 
 
-def _big_log(path: Path) -> None:
-    rng = np.random.default_rng(0)
-    n = 300_000
-    table = pa.table({"user": rng.integers(0, 5000, n), "item": rng.integers(0, 3000, n),
-                      "rating": rng.normal(0, 1, n)})  # fmt: skip
-    pa.parquet.write_table(table, path)
-
-
-def _interrupted(words: list[object], wait_for: str) -> tuple[int, str, str]:
-    """Start the command, send SIGINT once it says `wait_for`; exit code, stdout, stderr."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "crossfm", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stderr is not None
-    heard = ""
-    deadline = time.monotonic() + 60
-    while wait_for not in heard and time.monotonic() < deadline:
-        heard += process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    sent = time.monotonic()
-    out, rest = process.communicate(timeout=60)
-    assert time.monotonic() - sent < 20, "an interrupt is answered soon"
-    return process.returncode, out, heard + rest
-
-
 def test_interrupt_saves_the_last_full_epoch(tmp_path):
-    _big_log(tmp_path / "log.parquet")
+    big_log(tmp_path / "log.parquet")
     model = tmp_path / "m.crossfm"
-    code, out, said = _interrupted(
+    code, out, said = interrupted(
         ["fit", tmp_path / "log.parquet", "-t", "rating", "-m", model, "--epochs", "5000",
          "--valid", "0", "--json"],
         "epoch 2/5000",
@@ -128,10 +93,10 @@ def test_interrupt_saves_the_last_full_epoch(tmp_path):
 
 
 def test_interrupt_before_an_epoch_leaves_the_old_model(tmp_path):
-    _big_log(tmp_path / "log.parquet")
+    big_log(tmp_path / "log.parquet")
     model = tmp_path / "m.crossfm"
     model.write_bytes(b"old")
-    code, out, said = _interrupted(
+    code, out, said = interrupted(
         ["fit", tmp_path / "log.parquet", "-t", "rating", "-m", model, "--factors", "4000"],
         "features",
     )

@@ -106,7 +106,7 @@ def _result(model: Path, scorer: Any, values: dict[str, float]) -> dict[str, Any
     }
     return {
         "model": str(model),
-        "task": "classification" if scorer.is_classifier else "regression",
+        "task": scorer.task,
         "n_rows": scorer.n_rows,
         "metrics": values,
         "groups": groups,

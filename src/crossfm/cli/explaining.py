@@ -167,6 +167,8 @@ def _prediction(scorer: Scorer, found: Found, label: str | None) -> tuple[dict[s
         told: dict[str, Any] = {"prediction": float(estimator.predict(found.X)[0])}
         if scorer.loss == "poisson":
             told["explained"] = "logarithm of the mean"
+        elif scorer.is_ordinal:
+            told["explained"] = "latent score"
         return told, 0
     classes = estimator.classes_.tolist()
     if scorer.knows_probabilities:
@@ -176,10 +178,10 @@ def _prediction(scorer: Scorer, found: Found, label: str | None) -> tuple[dict[s
     else:
         best = classes.index(estimator.predict(found.X).tolist()[0])
         told = {"prediction": classes[best]}
-    if len(classes) == 2:  # one model: the log odds, or the margin, of the second class
+    if len(classes) == 2:  # one model: log odds, a probit or a margin of the second class
         if label is not None and label != str(classes[1]):
             usage_error(f"--class {label}: of two classes the second is explained, {classes[1]}")
-        what = "log odds" if scorer.knows_probabilities else "score"
+        what = "probit" if scorer.sweeps else "log odds" if scorer.knows_probabilities else "score"
         return {**told, "explained": f"{what} of {classes[1]}"}, 0
     chosen = best
     if label is not None:

@@ -10,16 +10,18 @@ import typer
 from crossfm.cli.columns import Wanted
 from crossfm.cli.errors import Debug, guarded, usage_error
 from crossfm.cli.output import Json, Quiet, Screen
+from crossfm.cli.sampling import SWEEPS, check_foreign, is_sweeping, read_burn_in, read_keep
 
 __all__ = ["fit"]
 
 COLUMNS, TRAINING, VALIDATION = "Columns", "Training", "Validation"
+SAMPLING = "Sampling"
 LARGE = "Larger than memory, longer than patience"
 ONLINE = "Online"
-TASKS = ("auto", "regression", "classification")
+TASKS = ("auto", "regression", "classification", "ordinal")
 LOSSES = ("squared", "huber", "poisson", "quantile", "logistic", "hinge")
 KINDS = ("fm", "ffm", "fwfm", "fmfm", "hofm")
-SOLVERS = ("adagrad", "rowwise_adagrad", "sgd", "ftrl", "adam")
+SOLVERS = ("adagrad", "rowwise_adagrad", "sgd", "ftrl", "adam", *SWEEPS)
 INTERACTIONS = ("all", "across_fields")
 
 
@@ -68,7 +70,12 @@ def fit(
     ] = None,
     task: Annotated[
         str,
-        _option(TRAINING, "TASK", "regression or classification; else the target tells."),
+        _option(
+            TRAINING,
+            "TASK",
+            "regression, classification, or ordinal (ratings as ordered levels, by sampling); else"
+            " the target tells.",
+        ),
     ] = "auto",
     loss: Annotated[
         str | None,
@@ -95,7 +102,7 @@ def fit(
         int | None, _option(TRAINING, "N", "Length of each feature's vector.", min=0, max=4096)
     ] = None,
     epochs: Annotated[
-        int | None, _option(TRAINING, "N", "Passes over the rows, at most.", min=1)
+        int | None, _option(TRAINING, "N", "Passes over the rows, or sweeps, at most.", min=1)
     ] = None,
     learning_rate: Annotated[float | None, _option(TRAINING, "X", "Size of the steps.")] = None,
     l2_linear: Annotated[
@@ -115,7 +122,12 @@ def fit(
     ] = None,
     solver: Annotated[
         str | None,
-        _option(TRAINING, "NAME", "adagrad (where left out), rowwise_adagrad, sgd, ftrl or adam."),
+        _option(
+            TRAINING,
+            "NAME",
+            "adagrad (where left out), rowwise_adagrad, sgd, ftrl or adam; or by sweeps mcmc (Gibbs"
+            " sampling), vb (variational Bayes) or als.",
+        ),
     ] = None,
     interactions: Annotated[
         str | None,
@@ -125,6 +137,19 @@ def fit(
         int | None, _option(TRAINING, "N", "Threads; -1: all cores.", "--jobs", "-j", min=-1)
     ] = None,
     seed: Annotated[int, _option(TRAINING, "N", "Of every random choice.", min=0)] = 0,
+    burn_in: Annotated[
+        str | None,
+        _option(
+            SAMPLING, "N|SHARE", "Sweeps at the start that are not kept: 50, or 0.25; else a tenth."
+        ),
+    ] = None,
+    chains: Annotated[
+        int | None, _option(SAMPLING, "N", "Independent runs, whose draws are pooled.", min=1)
+    ] = None,
+    keep: Annotated[
+        str | None,
+        _option(SAMPLING, "N|all", "Draws of each chain in the model, evenly spaced; else all."),
+    ] = None,
     valid: Annotated[
         float | None,
         _option(VALIDATION, "SHARE", "Hold out a random share: 0.1. 0: none.", min=0.0, max=0.9),
@@ -198,13 +223,16 @@ def fit(
 
     Columns become fields by themselves, and what was made of them is shown. With rows held out
     for validation (a tenth of 10,000 rows or more, unless told otherwise) the best epoch is kept.
-    Ctrl-C keeps the last full epoch. A model that is there already is replaced when the new one
-    is whole, and not before. With --follow training goes on from it, until Ctrl-C.
+    Solvers that sweep train on all rows and to their end, unless told otherwise.
+    Ctrl-C keeps the last full epoch, or the draws so far. A model that is there already is
+    replaced when the new one is whole, and not before. With --follow training goes on from it,
+    until Ctrl-C.
 
     crossfm fit ratings.csv --target rating --model ratings.crossfm
     crossfm fit clicks/ -t click -m clicks.crossfm --valid-data monday.csv
     crossfm fit films.csv -t stars -m films.crossfm --drop title --bag 'tags:|'
     crossfm fit train.libsvm -m small.crossfm --factors 8 --metric auc
+    crossfm fit ratings.csv -t rating -m ratings.crossfm --solver mcmc --epochs 200 --chains 2
     crossfm fit year/ -t click -m clicks.crossfm --stream --checkpoint clicks.checkpoint
     crossfm fit incoming/ -t click -m clicks.crossfm --follow --snapshot-every 5m
     """
@@ -219,6 +247,21 @@ def fit(
     ):
         if value is not None and value not in choices:
             usage_error(f"{option} is {value!r}, expected one of {', '.join(choices)}")
+    penalties = {
+        "l2_linear": _penalty("--l2-linear", l2_linear),
+        "l2_factors": _penalty("--l2-factors", l2_factors),
+    }
+    check_foreign(
+        solver,
+        task,
+        {"--burn-in": burn_in, "--chains": chains, "--keep": keep, "--loss": loss, "--kind": kind,
+         "--learning-rate": learning_rate, "--l2-linear": penalties["l2_linear"],
+         "--l2-factors": penalties["l2_factors"], "--l2-scaling": l2_scaling,
+         "--min-count-factors": min_count_factors, "--patience": patience,
+         "--stream": stream or None, "--cache-dir": cache_dir, "--checkpoint": checkpoint,
+         "--follow": follow or None},
+    )  # fmt: skip
+    sampling = {"burn_in": read_burn_in(burn_in), "n_chains": chains, "keep": read_keep(keep)}
     parameters = {
         "loss": loss,
         "quantile": quantile,
@@ -227,8 +270,7 @@ def fit(
         "n_factors": factors,
         "n_epochs": epochs,
         "learning_rate": learning_rate,
-        "l2_linear": _penalty("--l2-linear", l2_linear),
-        "l2_factors": _penalty("--l2-factors", l2_factors),
+        **penalties,
         "l2_scaling": l2_scaling,
         "min_count_factors": min_count_factors,
         "solver": solver,
@@ -257,9 +299,10 @@ def fit(
         valid_data=valid_data,
         metrics=[m.strip() for text in metric or () for m in text.split(",") if m.strip()],
         float16=float16,
-        stream=stream,
+        stream=False if is_sweeping(parameters, task) else stream,
         cache_dir=cache_dir,
         checkpoint=checkpoint,
+        sampling={name: value for name, value in sampling.items() if value is not None},
     )
     screen = Screen(as_json=json, quiet=quiet)
     if not follow:

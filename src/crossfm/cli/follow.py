@@ -306,7 +306,7 @@ class _Learner:
         schema = None if isinstance(batch, Rows) else self.wanted.schema(batch).fit(batch)
         of_classes = self.task.kind == "classification"
         parameters = dict(self.order.parameters)
-        kind = estimator_class(parameters.pop("kind", "fm"), of_classes)
+        kind = estimator_class(parameters.pop("kind", "fm"), self.task.kind)
         self.estimator = kind(schema=schema, verbose=0, **parameters)
         self._watch(np.unique(y) if of_classes else None)
         self.screen.facts(
@@ -327,7 +327,10 @@ class _Learner:
         about, self.in_deltas = latest.metadata.get("about"), latest.sequence > 0
         estimator = load(self.order.model, deltas=True, precision="float32")
         if not hasattr(estimator, "partial_fit"):
-            raise ModelFileError(f"{self.order.model} holds a network, which cannot be followed")
+            raise ModelFileError(
+                f"{self.order.model} holds a network, or a machine fitted by sweeps over all rows"
+                " together, which cannot go on from new ones; name another file to write"
+            )
         self.about = about if isinstance(about, dict) else {}
         given = {name: value for name, value in self.order.parameters.items() if name != "kind"}
         target = self.about.get("target")

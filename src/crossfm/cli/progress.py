@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FitProgress"]
 
+MANY_SWEEPS, SHOWN_SWEEPS = 30, 20  # of more sweeps, about so many have a line
 OURS = ("epoch", "of", "loss", "rows_per_second")  # the rest of an epoch's numbers are metrics
 
 
@@ -24,20 +25,24 @@ class FitProgress:
 
     On a terminal a bar shows the epoch, the share of its rows, rows a second and the time left
     for all epochs; below each other stand the epochs that are done. Elsewhere each epoch is a
-    line of text.
+    line of text. Sweeps are many and alike: the bar is over all of them, and of more than 30 the
+    first, the last and about 20 between have a line.
 
     Args:
         screen: who is spoken to.
+        sweeps: whether epochs are sweeps.
     """
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, *, sweeps: bool = False) -> None:
         self.screen = screen
+        self.word = "sweep" if sweeps else "epoch"
         self.epochs = 0  # done
         self.n_rows = 0  # of an epoch
         self._bar: Progress | None = None
         self._task: Any = None
         self._names: list[str] = []
         self._started = 0.0
+        self._from = 0.0  # passes before that
         self._best = math.nan
 
     def __enter__(self) -> FitProgress:
@@ -62,28 +67,35 @@ class FitProgress:
         self.n_rows = int(numbers.get("n_rows", self.n_rows))
         if self.screen.quiet:
             return
-        if self._started == 0.0:
-            self._started = time.perf_counter()
         if event == "rows":
             self._move(numbers)
         elif event == "epoch":
             self.epochs = int(numbers["epoch"])
-            self._line(numbers)
+            if self.word == "sweep":
+                self._move({**numbers, "rows": 1, "n_rows": 1})
+            if self._has_line(self.epochs, int(numbers["of"])):
+                self._line(numbers)
+
+    def _has_line(self, epoch: int, of: int) -> bool:
+        every = 1 if self.word == "epoch" or of <= MANY_SWEEPS else of // SHOWN_SWEEPS
+        return epoch in (1, of) or epoch % every == 0
 
     def _move(self, numbers: Mapping[str, float]) -> None:
         if self._bar is None:
             return
         epoch, of = int(numbers["epoch"]), int(numbers["of"])
         done, n = numbers["rows"], max(1.0, numbers["n_rows"])
-        elapsed = time.perf_counter() - self._started
         passes = epoch - 1 + done / n
+        if self._started == 0.0:
+            self._started, self._from = time.perf_counter(), passes
+        gone, elapsed = passes - self._from, time.perf_counter() - self._started
         self._bar.update(
             self._task,
             total=1.0,
-            completed=done / n,
-            epoch=f"epoch {str(epoch).rjust(len(str(of)))}/{of}",
+            completed=passes / of if self.word == "sweep" else done / n,
+            epoch=f"{self.word} {str(epoch).rjust(len(str(of)))}/{of}",
             rate=a_rate(numbers["rows_per_second"]),
-            left=f"{a_time(elapsed * (of - passes) / passes)} left",
+            left=f"{a_time(elapsed * (of - passes) / gone)} left" if gone else "",
         )
 
     def _line(self, numbers: Mapping[str, float]) -> None:
@@ -92,12 +104,12 @@ class FitProgress:
         if not self.screen.live:
             told = ", ".join(f"{name} {a_value(x)}" for name, x in metrics.items())
             self.screen.note(
-                f"epoch {int(numbers['epoch'])}/{int(numbers['of'])}:"
+                f"{self.word} {int(numbers['epoch'])}/{int(numbers['of'])}:"
                 f" train loss {a_value(numbers['loss'])}{', ' if told else ''}{told}, {rate}"
             )
             return
         if not self._names:
-            self._names = ["epoch", "train loss", *metrics, "speed"]
+            self._names = [self.word, "train loss", *metrics, "speed"]
             self._print(self._names, ["bold"] * len(self._names))
         values = [numbers["loss"], *metrics.values()]
         styles = ["dim", "", *[""] * len(metrics), "dim"]

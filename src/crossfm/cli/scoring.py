@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfm.cli.format import a_count
+from crossfm.cli.sampling import SWEEPS
 from crossfm.errors import DataError, SchemaError
 
 if TYPE_CHECKING:
@@ -20,9 +21,24 @@ if TYPE_CHECKING:
 
     from crossfm.data.rows import Rows
 
-__all__ = ["Batch", "Scorer"]
+__all__ = ["Batch", "Scorer", "Beside"]
 
 BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is asked for beside the scores.
+
+    Attributes:
+        std: the deviation of what may be observed.
+        coverage: of intervals, or None.
+        levels: the probability of each ordered level, and the scores are not.
+    """
+
+    std: bool = False
+    coverage: float | None = None
+    levels: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +50,20 @@ class Batch:
         scores: predictions, or raw scores in classification: ``[n]``, or ``[n, C]``.
         table: the columns that were read, None in text formats.
         targets: of text formats, else None.
+        more: what else was asked for, by the names of its columns.
     """
 
     start: int
     scores: NDArray[np.float32]
     table: pa.Table | None
     targets: NDArray[np.float32] | None
+    more: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+SCORES = Beside()
 
 
 @dataclass(eq=False)
@@ -85,6 +106,28 @@ class Scorer:
         return hasattr(self.estimator, "classes_")
 
     @property
+    def is_ordinal(self) -> bool:
+        """Whether it predicts ordered levels."""
+        return hasattr(self.estimator, "levels_")
+
+    @property
+    def task(self) -> str:
+        """What it predicts, in the words of ``crossfm fit --task``."""
+        if self.is_ordinal:
+            return "ordinal"
+        return "classification" if self.is_classifier else "regression"
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether it was fitted by sweeps: classes and levels by a probit."""
+        return getattr(self.estimator, "solver", None) in SWEEPS
+
+    @property
+    def knows_how_sure(self) -> bool:
+        """Whether numbers come with deviations and intervals."""
+        return hasattr(self.estimator, "predict_interval")
+
+    @property
     def knows_probabilities(self) -> bool:
         """Whether classes come with probabilities, and not with margins."""
         return hasattr(self.estimator, "predict_proba")
@@ -102,7 +145,11 @@ class Scorer:
         return ["poisson_deviance"] if self.loss == "poisson" else []
 
     def batches(
-        self, data: Sequence[Path], columns: Sequence[str] = (), batch_rows: int = BATCH_ROWS
+        self,
+        data: Sequence[Path],
+        columns: Sequence[str] = (),
+        batch_rows: int = BATCH_ROWS,
+        beside: Beside = SCORES,
     ) -> Iterator[Batch]:
         """The rows of files, scored, in bounded memory.
 
@@ -110,6 +157,7 @@ class Scorer:
             data: files, or folders of them, of the kind that the model was fitted on.
             columns: to be read beside those that the model needs.
             batch_rows: rows at a time.
+            beside: what is asked for with the scores; the model must know it.
 
         Raises:
             SchemaError: a column that is not there; columns where the model knows only ids.
@@ -126,7 +174,8 @@ class Scorer:
                 path, columns, batch_rows
             )  # fmt: skip
             for X, table, targets in read:
-                batch = Batch(start, self._score(X), table, targets)
+                scores, more = self._score(X, beside)
+                batch = Batch(start, scores, table, targets, more)
                 start += len(batch)
                 yield batch
         if start == 0:
@@ -207,15 +256,31 @@ class Scorer:
         names = dict.fromkeys([*self.unknown, *self.missing])
         return {n: {"unknown": self.unknown[n], "missing": self.missing[n]} for n in names}
 
+    def score(self, X: Any) -> NDArray[np.float32]:
+        """The scores of rows at hand, as those of `Batch`."""
+        return self._score(X, SCORES)[0]
+
     # --- inside -----------------------------------------------------------------------------
 
-    def _score(self, X: Any) -> NDArray[np.float32]:
+    def _score(
+        self, X: Any, beside: Beside
+    ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+        estimator, more = self.estimator, {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # ids beyond the model: counted below
             if self.is_classifier:
-                scores = self.estimator.decision_function(X)
+                scores = estimator.decision_function(X)
+            elif beside.levels:
+                found = estimator.predict_proba(X).astype(np.float32)
+                scores = found[:, 0]
+                names = [f"probability_{level:g}" for level in estimator.levels_.tolist()]
+                more = dict(zip(names, found.T, strict=True))
+            elif beside.std:
+                scores, more["std"] = estimator.predict(X, return_std=True)
             else:
-                scores = self.estimator.predict(X)
+                scores = estimator.predict(X)
+            if beside.coverage is not None:
+                more["low"], more["high"] = estimator.predict_interval(X, beside.coverage).T
         self.n_rows += len(scores)
         schema = self.estimator.schema_
         if schema is not None:
@@ -227,7 +292,7 @@ class Scorer:
             beyond = int((X.ids >= n_features).sum())
             if beyond:
                 self.unknown["ids"] += beyond
-        return scores
+        return scores, more
 
     def _tables(
         self, path: Path, columns: Sequence[str], batch_rows: int

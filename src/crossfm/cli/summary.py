@@ -9,6 +9,7 @@ import numpy as np
 
 from crossfm.cli.format import a_rate, a_size, a_time, a_value, plural
 from crossfm.cli.output import Screen
+from crossfm.cli.sampling import drawn
 from crossfm.cli.task import Task
 
 if TYPE_CHECKING:
@@ -59,27 +60,33 @@ def sum_up(
     task: Task,
     about: Mapping[str, Any],
     interrupted: bool,
+    measured: Mapping[str, float],
 ) -> None:
-    """Metrics, epochs, speed and the file: the result."""
+    """Metrics, epochs, speed and the file: the result; `measured` instead of an epoch's metrics."""
     history = estimator.history_
     best = estimator.best_epoch_
     kept = next((epoch for epoch in history if epoch["epoch"] == best), history[-1])
     ours = ("epoch", "loss", "seconds", "rows_per_second")
-    metrics = {name: value for name, value in kept.items() if name not in ours}
+    metrics = {name: value for name, value in kept.items() if name not in ours} | dict(measured)
     trained = sum(epoch["seconds"] for epoch in history)
-    rate = len(history) * about["n_rows"] / max(trained, 1e-9)
+    draws = drawn(estimator)
+    n_chains = 1 if draws is None else draws.n_chains
+    rate = len(history) * about["n_rows"] * n_chains / max(trained, 1e-9)
     of = int(estimator.n_epochs)
     stopped = "interrupted" if interrupted else "early" if len(history) < of else "n_epochs"
     size = order.model.stat().st_size
-    n_features, n_factors = estimator.models_[0].factors.shape
+    one = estimator.models_[0] if draws is None else estimator.draws_[0]
+    n_features, n_factors = one.n_features, one.n_factors
 
     reason = {"early": ", stopped early", "interrupted": ", interrupted", "n_epochs": ""}[stopped]
     facts = [(name, a_value(value)) for name, value in metrics.items()]
     if not metrics:
         facts.append(("train loss", a_value(kept["loss"])))
-    kept_words = f", kept epoch {best}" if best != len(history) else ""
+    what = "epoch" if draws is None else "sweep"
+    kept_words = f", kept {what} {best}" if best != len(history) else ""
     facts += [
-        ("epochs", f"{len(history)} of {of}{reason}{kept_words}"),
+        ("epochs" if draws is None else "sweeps", f"{len(history)} of {of}{reason}{kept_words}"),
+        *([] if draws is None else draws.facts()),
         ("time", f"{a_time(about['seconds'])}, {a_time(trained)} of it training"),
         ("speed", a_rate(rate)),
         ("model", f"{order.model}, {a_size(size)}: {n_features:,} features, {n_factors} factors"),
@@ -97,6 +104,7 @@ def sum_up(
             "task_reason": task.reason,
             "target": about["target"],
             "classes": getattr(estimator, "classes_", np.array([])).tolist() or None,
+            "levels": getattr(estimator, "levels_", np.array([])).tolist() or None,
             "n_rows": about["n_rows"],
             "n_valid_rows": about["n_valid_rows"],
             "n_features": n_features,
@@ -107,6 +115,7 @@ def sum_up(
             "epochs": len(history),
             "best_epoch": best,
             "stopped": stopped,
+            "sampling": None if draws is None else draws.told(),
             "seconds": about["seconds"],
             "rows_per_second": rate,
             "history": history,

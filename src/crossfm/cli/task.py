@@ -1,4 +1,4 @@
-"""Regression or classification: what the targets look like, and what was therefore taken."""
+"""Regression, classification or ordered levels: what targets look like, and what was taken."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MANY_CLASSES = 100  # strings of more distinct values are taken for a mistake, u
 class Task(NamedTuple):
     """What is to be learned, and why it was taken so."""
 
-    kind: Literal["regression", "classification"]
+    kind: Literal["regression", "classification", "ordinal"]
     reason: str
 
 
@@ -63,7 +63,8 @@ def choose_task(y: NDArray[Any], asked: str, name: str) -> Task:
     """The task for these targets: as asked, or where that is "auto", by what they are.
 
     Raises:
-        DataError: targets that are all the same, or strings nearly all different.
+        DataError: targets that are all the same, or strings nearly all different, or more ordered
+            levels than there may be.
 
     Example:
         >>> choose_task(np.array([1, 5, 3]), "auto", "rating")
@@ -85,18 +86,30 @@ def choose_task(y: NDArray[Any], asked: str, name: str) -> Task:
     else:
         found = f"{n:,} distinct numbers from {distinct[0]:g} to {distinct[-1]:g}"
         kind = "regression"
-    if asked == "regression":
+    if asked in ("regression", "ordinal"):
         if is_text:
+            needs = "regression needs" if asked == "regression" else "ordered levels are"
             raise SchemaError(
-                f"{name} holds strings such as {distinct[0]!r}, and regression needs numbers;"
+                f"{name} holds strings such as {distinct[0]!r}, and {needs} numbers;"
                 " leave --task out, or name another target"
             )
-        return Task("regression", "as told")
+        if asked == "regression":
+            return Task("regression", "as told")
     if n == 1:
         raise DataError(
             f"{name} is {distinct.tolist()[0]!r} in all {len(y):,} rows, so there is nothing to"
             " learn; name another target, or take data with different ones"
         )
+    if asked == "ordinal":
+        from crossfm.estimators._levels import MOST_LEVELS
+
+        if n > MOST_LEVELS:
+            raise DataError(
+                f"{name} holds {n:,} different numbers, and ordered levels are {MOST_LEVELS} at"
+                " most; round them, or leave --task out"
+            )
+        lowest, highest = float(distinct[0]), float(distinct[-1])
+        return Task("ordinal", f"as told; {n} levels from {lowest:g} to {highest:g}")
     if asked == "classification":
         if not whole:
             part = distinct[distinct != np.floor(distinct)][0]

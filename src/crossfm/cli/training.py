@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ import typer
 from crossfm.cli.columns import Wanted
 from crossfm.cli.errors import ExitCode, usage_error
 from crossfm.cli.examples import Examples, column_names, read_table, read_text, split
+from crossfm.cli.format import plural
 from crossfm.cli.output import Screen
 from crossfm.cli.progress import FitProgress
+from crossfm.cli.sampling import drawn, is_sweeping, sampling_of
 from crossfm.cli.summary import show_data, sum_up
 from crossfm.cli.task import Task, choose_task
 from crossfm.errors import DataError, ModelFileError
@@ -46,7 +48,7 @@ class Order:
         data: files and folders.
         model: the file to write.
         wanted: columns.
-        task: "auto", "regression" or "classification".
+        task: "auto", "regression", "classification" or "ordinal".
         parameters: of the estimator, by its own names; others keep their defaults.
         valid: share of the rows to hold out; None: a tenth of many rows.
         valid_data: file of other rows to validate on.
@@ -55,6 +57,7 @@ class Order:
         stream: read block by block; None: where the rows are many.
         cache_dir: folder of the blocks.
         checkpoint: file of a fit under way.
+        sampling: of solvers that draw, what was asked for; see `sampling_of`.
     """
 
     data: Sequence[Path]
@@ -69,6 +72,17 @@ class Order:
     stream: bool | None = None
     cache_dir: Path | None = None
     checkpoint: Path | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether the solver is one of whole sweeps."""
+        return is_sweeping(self.parameters, self.task)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it is one that draws."""
+        return self.sweeps and self.parameters.get("solver", "mcmc") == "mcmc"
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,8 @@ def train(order: Order, screen: Screen) -> None:
     started = time.perf_counter()
     check_parameters(order)
     asked = asked_task(order)
+    if order.draws:
+        _sampling(order)  # refuses before anything is read
     inputs = [*order.data, *filter(None, [order.valid_data])]
     check_writable(order.model, keep=inputs)
     if order.checkpoint is not None:
@@ -120,7 +136,7 @@ def train(order: Order, screen: Screen) -> None:
     estimator = _estimator(order, given)
     valid = given.valid
     interrupted = False
-    with FitProgress(screen) as progress:
+    with FitProgress(screen, sweeps=order.sweeps) as progress:
         try:
             estimator.fit(
                 given.X,
@@ -146,16 +162,45 @@ def train(order: Order, screen: Screen) -> None:
         "seconds": seconds,
     }
     estimator.save(order.model, precision="float16" if order.float16 else "float32", metadata=about)
-    sum_up(screen, order, estimator, given.task, about, interrupted)
+    of_draws = _of_draws_kept(order, estimator, valid, screen)
+    sum_up(screen, order, estimator, given.task, about, interrupted, of_draws)
     if interrupted:
-        screen.warn(f"interrupted: {order.model} holds the model of epoch {estimator.best_epoch_}")
+        screen.warn(f"interrupted: {order.model} holds {_what_is_left(estimator)}")
         if order.checkpoint is not None:
             screen.warn(f"the same command goes on from {order.checkpoint}")
         raise typer.Exit(int(ExitCode.INTERRUPTED))
 
 
+def _of_draws_kept(
+    order: Order, estimator: Any, valid: Examples | None, screen: Screen
+) -> dict[str, float]:
+    """Metrics of the model where it holds some draws only: those of sweeps are of all draws."""
+    if valid is None or order.sampling.get("keep", "all") == "all":
+        return {}
+    from crossfm.cli.measuring import Collected, values_of
+    from crossfm.cli.scoring import Scorer
+
+    scorer = Scorer(order.model, estimator, {})
+    truth = scorer.codes(valid.y) if scorer.is_classifier else valid.y
+    rows = Collected(truth, scorer.score(valid.X), None, valid.weight, None)
+    return values_of(scorer, rows, estimator.eval_metric, screen)
+
+
+def _what_is_left(estimator: Any) -> str:
+    """What an interrupted fit keeps."""
+    found = drawn(estimator)
+    if found is None:
+        return f"the model of epoch {estimator.best_epoch_}"
+    if found.method != "mcmc":
+        return f"the model of sweep {estimator.best_epoch_}"
+    if found.burn_in == found.n_sweeps:
+        return "the last draw alone, for the burn-in was not over"
+    return f"the {plural(found.n_draws, 'draw')} so far"
+
+
 def _nothing_yet(order: Order) -> str:
-    text = "no epoch was complete, so no model was written"
+    of = "sweep" if order.sweeps else "epoch"
+    text = f"no {of} was complete, so no model was written"
     if order.checkpoint is not None and order.checkpoint.exists():
         text += f"; the same command goes on from {order.checkpoint}"
     return text
@@ -275,12 +320,13 @@ def _valid(others: Sequence[Path], wanted: Wanted, X: Any) -> Examples | None:
 def _hold_out(order: Order, examples: Examples, task: Task) -> tuple[Examples, Examples | None]:
     """Rows to train on and rows to validate on, if any."""
     share = order.valid
-    if share is None:
-        share = SHARE if len(examples) >= MANY_ROWS else 0.0
+    if share is None:  # sweeps run to their end, unless they are told to stop
+        stops = not order.sweeps or order.parameters.get("patience")
+        share = SHARE if stops and len(examples) >= MANY_ROWS else 0.0
     if share == 0.0:
         return examples, None
     seed = order.parameters["random_state"]
-    return split(examples, share, seed, by_class=task.kind == "classification")
+    return split(examples, share, seed, by_class=task.kind != "regression")
 
 
 # --- the estimator ----------------------------------------------------------------------------
@@ -298,8 +344,11 @@ def check_parameters(order: Order) -> None:
         and not isinstance(value, dict)
         and value != "adaptive"  # these need the fields: the estimator checks them
     }
+    solver = order.parameters.get("solver", "adagrad")
+    if order.sweeps:  # what is left to check there are the threads; both read them alike
+        solver, given = "sgd", {name: given[name] for name in given if name == "n_jobs"}
     try:
-        solver_options(order.parameters.get("solver", "adagrad"), **given)
+        solver_options(solver, **given)
     except ValueError as error:
         usage_error(str(error))
     for name in order.metrics:
@@ -325,10 +374,13 @@ def asked_task(order: Order) -> str:
     return task
 
 
-def estimator_class(kind: str, of_classes: bool) -> Any:
+def estimator_class(kind: str, task: str) -> Any:
     """The estimator for --kind and a task."""
     from crossfm import estimators
 
+    if task == "ordinal":
+        return estimators.OrdinalFMRegressor
+    of_classes = task == "classification"
     return getattr(estimators, NAMES[kind] + ("Classifier" if of_classes else "Regressor"))
 
 
@@ -346,10 +398,14 @@ def check_metrics(option: str, names: Sequence[str], classes: bool) -> None:
 def _estimator(order: Order, given: Given) -> Any:
     of_classes = given.task.kind == "classification"
     parameters = dict(order.parameters)
-    kind = estimator_class(parameters.pop("kind", "fm"), of_classes)
-    patient = parameters.get("patience") != 0
+    kind = estimator_class(parameters.pop("kind", "fm"), given.task.kind)
+    if order.sweeps:
+        patient = bool(parameters.get("patience"))
+        _check_classes(order, given)
+    else:
+        patient = parameters.get("patience") != 0
     if not patient:
-        del parameters["patience"]
+        parameters.pop("patience", None)
     metrics = list(order.metrics)
     check_metrics("--metric", metrics, of_classes)
     stops: bool | str = given.valid is not None and patient
@@ -366,7 +422,26 @@ def _estimator(order: Order, given: Given) -> Any:
         metrics = ["log_loss"] if of_classes else ["rmse", "mae"]
         if of_classes and given.n_classes == 2:
             metrics.append("auc")
-    return kind(
-        schema=given.schema, early_stopping=stops, eval_metric=metrics or None, verbose=0,
-        checkpoint=order.checkpoint, **parameters,
-    )  # fmt: skip
+    parameters |= {"early_stopping": stops, "checkpoint": order.checkpoint}
+    if order.draws:
+        parameters["sampling"] = _sampling(order)
+    if given.task.kind == "ordinal":
+        for name in ("solver", "stream", "early_stopping", "checkpoint"):
+            parameters.pop(name, None)
+    return kind(schema=given.schema, eval_metric=metrics or None, verbose=0, **parameters)
+
+
+def _sampling(order: Order) -> Any:
+    """What is drawn and kept, over as many sweeps as there will be."""
+    kind = estimator_class("fm", order.task)
+    return sampling_of(order.sampling, order.parameters.get("n_epochs") or kind().n_epochs)
+
+
+def _check_classes(order: Order, given: Given) -> None:
+    """Refuse more than two classes, which sweeps do not take."""
+    if given.task.kind == "classification" and given.n_classes > 2:
+        raise DataError(
+            f"{given.wanted.target or 'the target'} holds {given.n_classes} classes, and --solver"
+            f" {order.parameters['solver']} is for two; take another solver, or --task ordinal for"
+            " numbers in an order, such as ratings"
+        )

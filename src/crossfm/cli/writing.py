@@ -20,7 +20,7 @@ from crossfm.cli.errors import usage_error
 from crossfm.cli.format import a_rate, a_size, a_time, plural
 from crossfm.cli.output import Screen
 from crossfm.cli.predict import What
-from crossfm.cli.scoring import Batch, Scorer
+from crossfm.cli.scoring import Batch, Beside, Scorer
 from crossfm.cli.training import check_writable
 from crossfm.data.files import packing, replacing
 from crossfm.errors import DataError, SchemaError
@@ -38,8 +38,21 @@ def write_predictions(
     keep: Sequence[str],
     batch_rows: int,
     screen: Screen,
+    std: bool = False,
+    coverage: float | None = None,
 ) -> None:
     """Score all rows of the files and write them to `out`, whole or not at all.
+
+    Args:
+        model: the model's file.
+        data: files.
+        out: a file, or "-".
+        what: which numbers.
+        keep: columns to copy.
+        batch_rows: rows at a time.
+        screen: who is spoken to.
+        std: add the deviation.
+        coverage: add intervals of it.
 
     Raises:
         ModelFileError: the model does not load.
@@ -50,15 +63,19 @@ def write_predictions(
             usage_error(f"--out {out}: its name must end in one of {', '.join(ENDINGS)}, or be -")
         check_writable(Path(out), keep=[model, *data])
     scorer = Scorer.load(model)
-    if what is What.PROBABILITIES and not scorer.is_classifier:
+    if what is What.PROBABILITIES and not (scorer.is_classifier or scorer.is_ordinal):
         usage_error("--proba is for classes; this model predicts numbers")
     if what is What.PROBABILITIES and not scorer.knows_probabilities:
         usage_error("--proba: a model of loss 'hinge' knows no probabilities; --raw has its scores")
+    for option, asked in (("--std", std), ("--interval", coverage is not None)):
+        if asked:
+            _expect_sure(scorer, option)
+    beside = Beside(std, coverage, levels=scorer.is_ordinal and what is What.PROBABILITIES)
     if keep and scorer.estimator.schema_ is None:
         usage_error(f"{model} was fitted on text without names of columns, so there is no --keep")
     started = time.perf_counter()
     with _sink(out) as file, _writer(out, file) as write, screen.busy("scoring") as say:
-        for batch in scorer.batches(data, keep, batch_rows):
+        for batch in scorer.batches(data, keep, batch_rows, beside):
             write(_table(scorer, batch, what, keep))
             say(f"{plural(scorer.n_rows, 'row')} scored")
     seconds = time.perf_counter() - started
@@ -82,12 +99,27 @@ def write_predictions(
     )
 
 
+def _expect_sure(scorer: Scorer, option: str) -> None:
+    """Refuse to say how sure a model is that does not know it."""
+    if scorer.knows_how_sure:
+        return
+    if scorer.is_ordinal:
+        usage_error(f"{option} is for numbers; of ordered levels --proba has the probabilities")
+    if scorer.is_classifier:
+        usage_error(f"{option} is for numbers; how sure a class is tells its probability")
+    solver = getattr(scorer.estimator, "solver", None)
+    usage_error(
+        f"{option}: a model{f' of solver {solver}' if solver else ''} does not know how sure it is;"
+        " fit with --solver mcmc or vb"
+    )
+
+
 def _table(scorer: Scorer, batch: Batch, what: What, keep: Sequence[str]) -> pa.Table:
     """The columns of the output for one batch."""
     columns: dict[str, Any] = {}
     if batch.table is not None:
         columns = {name: batch.table.column(name) for name in keep}
-    for name, values in _numbers(scorer, batch.scores, what).items():
+    for name, values in {**_numbers(scorer, batch.scores, what), **batch.more}.items():
         if name in columns:
             raise SchemaError(f"--keep {name}: the output has a column of that name already")
         columns[name] = pa.array(values)
@@ -96,7 +128,8 @@ def _table(scorer: Scorer, batch: Batch, what: What, keep: Sequence[str]) -> pa.
 
 def _numbers(scorer: Scorer, scores: Any, what: What) -> dict[str, Any]:
     if not scorer.is_classifier:
-        return {"prediction": scores}
+        levels = scorer.is_ordinal and what is What.PROBABILITIES  # which come of their own
+        return {} if levels else {"prediction": scores}
     classes = [str(label) for label in scorer.estimator.classes_.tolist()]
     columns = {"prediction": scorer.labels(scores)} if what is What.USUAL else {}
     if what is What.RAW or not scorer.knows_probabilities:

@@ -376,7 +376,7 @@ class FMBase(EstimatorBase):
         """
         machine, sampling = self._sampled("diagnostics_")
         traces = machine.traces
-        first = sampling.left_out(traces["noise"].shape[1])
+        first = sampling.burnt(traces["noise"].shape[1])
         return {name: diagnose(trace[:, first:]) for name, trace in traces.items()}
 
     def to_arviz(self) -> Any:

@@ -80,6 +80,10 @@ class Sampling:
             )
         return self.burn_in
 
+    def burnt(self, n_sweeps: int) -> int:
+        """Of so many sweeps that were run, those of the burn-in: all, where it was not over."""
+        return n_sweeps // BURN_IN if self.burn_in is None else min(self.burn_in, n_sweeps)
+
     def sweeper(self) -> Callable[..., Any]:
         """What makes the sweeper of a design."""
         if self.device == "cpu":

@@ -335,6 +335,6 @@ def _check_size(n_features: int, n_factors: int, n_draws: int) -> None:
         raise DataError(
             f"{n_draws} draws of {n_features} features with {n_factors} factors make"
             f" {size / 2**30:,.0f} GB, more than the memory of this machine"
-            f" ({memory / 2**30:,.0f} GB); keep fewer (sampling=Sampling(keep=...)), renumber or"
+            f" ({memory / 2**30:,.0f} GB); keep fewer (Sampling(keep=...), or --keep), renumber or"
             " hash the ids, or take fewer factors"
         )

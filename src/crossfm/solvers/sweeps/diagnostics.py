@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ def diagnose(draws: NDArray[np.float64]) -> dict[str, Any]:
     (3,)
     """
     shape = draws.shape[2:]
-    each = np.moveaxis(draws.reshape(*draws.shape[:2], -1), 2, 0)
+    n = math.prod(shape)  # which -1 cannot find where there are no draws
+    each = np.moveaxis(draws.reshape(*draws.shape[:2], n), 2, 0)
     found = {}
     for name, figure in (("r_hat", r_hat), ("effective_sample_size", effective_sample_size)):
         numbers = np.array([figure(one) for one in each]).reshape(shape)
