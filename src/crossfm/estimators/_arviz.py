@@ -24,7 +24,7 @@ def as_arviz(machine: Draws, sampling: Sampling) -> Any:
     """See `FMBase.to_arviz`."""
     base = require("arviz_base", "arviz")
     traces = machine.traces
-    first = sampling.left_out(traces["noise"].shape[1])
+    first = sampling.burnt(traces["noise"].shape[1])
     groups = {"posterior": {name: trace[:, first:] for name, trace in traces.items()}}
     if first:
         groups["warmup_posterior"] = {name: trace[:, :first] for name, trace in traces.items()}
