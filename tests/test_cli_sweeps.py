@@ -87,7 +87,8 @@ def test_validation_draws_and_chains_are_told(folder, tmp_path):
     model = crossfm.load(tmp_path / "m")
     r_hat = told["sampling"].pop("r_hat")
     assert told["sampling"] == {
-        "method": "mcmc", "n_sweeps": 20, "n_chains": 2, "n_draws": 6, "burn_in": 10,
+        "method": "mcmc", "n_sweeps": 20, "n_chains": 2, "n_draws": 6, "mean_of": None,
+        "burn_in": 10,
     }  # fmt: skip
     assert r_hat == {"noise": pytest.approx(model.diagnostics_["noise"]["r_hat"])}
     test = make_log(200, 1)
@@ -170,10 +171,11 @@ def test_ctrl_c_keeps_the_draws_so_far(tmp_path):
         ("--solver mcmc --burn-in 1.5", "a share of them from 0 to below 1"),
         ("--solver mcmc --burn-in 50", "leaves none of 50 sweeps"),
         ("--solver mcmc --burn-in -1", "--burn-in is '-1'"),
-        ("--solver mcmc --keep 0", "expected a number of draws of at least 1, or all"),
+        ("--solver mcmc --keep 0", "expected a number of draws of at least 1, all, or mean"),
         ("--solver mcmc --jobs 0", "n_jobs must be"),
         ("--task ordinal --burn-in 200", "leaves none of 200 sweeps"),
         ("--task ordinal --solver als", "by --solver mcmc alone, and als was asked for"),
+        ("--task ordinal --keep mean", "--keep mean goes with numbers"),
         ("--task ordinal --loss squared", "which takes levels as an ordered probit"),
         ("--task ordinal --metric auc", "auc is for classes"),
     ],
@@ -300,6 +302,29 @@ def test_info_shows_draws_and_chains(folder, fitted):
     text = crossfm_runs("info", fitted / "ordinal").stdout
     assert "ordinal of rating, 5 levels from 1 to 5" in text
     assert told_by("info", folder / "rating.crossfm")["sampling"] is None
+
+
+def test_the_mean_of_draws_alone(folder, tmp_path):
+    words = ["fit", folder / "train.csv", "-t", "rating", "--drop", "click", "-m", tmp_path / "m",
+             "--solver", "mcmc", "--keep", "mean", "--chains", "2", *SWEEPS]  # fmt: skip
+    facts = dict(line.split(maxsplit=1) for line in crossfm_runs(*words).stdout.splitlines())
+    told = told_by(*words, "--valid-data", folder / "test.csv")
+    assert (told["sampling"]["n_draws"], told["sampling"]["mean_of"]) == (0, 36)
+    model, test = crossfm.load(tmp_path / "m"), make_log(200, 1)
+    assert told["n_factors"] == model.model_.n_factors
+    rmse = np.sqrt(np.mean((model.predict(test) - np.array(test["rating"])) ** 2))
+    assert told["metrics"]["rmse"] == pytest.approx(rmse, rel=1e-6)
+    text = "the mean of 36 alone, 18 in each of 2 chains, after a burn-in of 2 sweeps"
+    assert facts["draws"] == text
+    assert text in crossfm_runs("info", tmp_path / "m").stdout
+    for words in (["--std"], ["--interval", "0.9"]):
+        said = usage_of("predict", tmp_path / "m", folder / "test.csv", "-o", "-", *words)
+        assert "needs draws, and --keep mean has kept none" in said
+    explained = told_by("explain", tmp_path / "m", folder / "test.csv")
+    assert explained["score"] == pytest.approx(explained["prediction"], rel=1e-5)
+    message = error_of("fit", folder / "train.csv", "-t", "click", "-q", "--solver", "mcmc",
+                       "--keep", "mean", "-m", tmp_path / "n", *SWEEPS)  # fmt: skip
+    assert "goes with numbers as targets" in message
 
 
 def test_rounded_draws(folder, fitted, tmp_path):

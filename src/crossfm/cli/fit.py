@@ -148,7 +148,11 @@ def fit(
     ] = None,
     keep: Annotated[
         str | None,
-        _option(SAMPLING, "N|all", "Draws of each chain in the model, evenly spaced; else all."),
+        _option(
+            SAMPLING,
+            "N|all|mean",
+            "Draws of each chain in the model, evenly spaced; else all; or their mean alone.",
+        ),
     ] = None,
     valid: Annotated[
         float | None,

@@ -57,6 +57,8 @@ def check_foreign(solver: str | None, task: str, options: Mapping[str, Any]) -> 
                 )
     if not is_sweeping({"solver": solver}, task):
         return
+    if task == "ordinal" and options["--keep"] == "mean":
+        usage_error("--keep mean goes with numbers, of which the mean of the draws is one model")
     what = "--task ordinal" if task == "ordinal" else f"--solver {solver}"
     usual: dict[str, tuple[Any, ...]] = {"--loss": ("squared", "logistic"), "--kind": ("fm",)}
     why = dict(FOREIGN)
@@ -99,15 +101,15 @@ def read_burn_in(text: str | None) -> int | float | None:
 
 
 def read_keep(text: str | None) -> int | str | None:
-    """A number of draws, or all.
+    """A number of draws, or all, or their mean.
 
     >>> read_keep("25"), read_keep("all")
     (25, 'all')
     """
-    if text is None or text == "all":
+    if text is None or text in ("all", "mean"):
         return text
     if not text.isdecimal() or int(text) == 0:
-        usage_error(f"--keep is {text!r}, expected a number of draws of at least 1, or all")
+        usage_error(f"--keep is {text!r}, expected a number of draws of at least 1, all, or mean")
     return int(text)
 
 
@@ -144,7 +146,7 @@ class Drawn:
         method: "mcmc", "vb" or "als".
         n_sweeps: of each chain, the burn-in among them.
         n_chains: independent runs.
-        n_draws: kept, of all chains together.
+        n_draws: kept, of all chains together; 0 where the mean alone was.
         burn_in: sweeps at the start that count for nothing.
         of: what R-hat is of.
         r_hat: whether chains agree on it; None of a single chain, or where it does not vary.
@@ -159,6 +161,11 @@ class Drawn:
     r_hat: float | None
 
     @property
+    def mean_of(self) -> int:
+        """Draws that the mean is of; after an interrupt within the burn-in one of each chain."""
+        return max(1, self.n_sweeps - self.burn_in) * self.n_chains if self.n_draws == 0 else 0
+
+    @property
     def agrees(self) -> bool:
         """Whether R-hat is nothing to worry about."""
         return self.r_hat is None or self.r_hat < TRUSTED
@@ -167,10 +174,11 @@ class Drawn:
         """Names and values, for people; of "mcmc" alone."""
         if self.method != "mcmc":
             return []
-        each = f", {self.n_draws // self.n_chains:,} in each of {self.n_chains} chains"
-        one = self.n_chains == 1
+        kept = f"{self.n_draws:,}" if self.n_draws else f"the mean of {self.mean_of:,} alone"
+        per = (self.n_draws or self.mean_of) // self.n_chains
+        each = "" if self.n_chains == 1 else f", {per:,} in each of {self.n_chains} chains"
         after = f", after a burn-in of {plural(self.burn_in, 'sweep')}" if self.burn_in else ""
-        facts = [("draws", f"{self.n_draws:,}{'' if one else each}{after}")]
+        facts = [("draws", f"{kept}{each}{after}")]
         if self.r_hat is not None:
             far = "" if self.agrees else f" (chains agree below {TRUSTED}: take more sweeps)"
             facts.append(("R-hat", f"{self.r_hat:.3f} of the {self.of}{far}"))
@@ -180,7 +188,7 @@ class Drawn:
         """The same, for JSON."""
         return {
             "method": self.method, "n_sweeps": self.n_sweeps, "n_chains": self.n_chains,
-            "n_draws": self.n_draws, "burn_in": self.burn_in,
+            "n_draws": self.n_draws, "mean_of": self.mean_of or None, "burn_in": self.burn_in,
             "r_hat": None if self.r_hat is None else {self.of: self.r_hat},
         }  # fmt: skip
 
@@ -193,7 +201,7 @@ def drawn(estimator: Any) -> Drawn | None:
 
     if getattr(estimator, "solver", None) not in SWEEPS:
         return None
-    method, n_draws = estimator.solver, len(estimator.draws_)
+    method, n_draws = estimator.solver, len(getattr(estimator, "draws_", ()))
     n_chains, n_sweeps = estimator.traces_["noise"].shape
     of, r_hat, burn_in = "noise", None, 0
     if method == "mcmc":

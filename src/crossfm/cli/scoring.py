@@ -125,7 +125,12 @@ class Scorer:
     @property
     def knows_how_sure(self) -> bool:
         """Whether numbers come with deviations and intervals."""
-        return hasattr(self.estimator, "predict_interval")
+        return hasattr(self.estimator, "predict_interval") and not self.is_mean
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is the mean of draws that were not kept."""
+        return self.sweeps and not hasattr(self.estimator, "draws_")
 
     @property
     def knows_probabilities(self) -> bool:

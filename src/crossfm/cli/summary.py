@@ -75,7 +75,7 @@ def sum_up(
     of = int(estimator.n_epochs)
     stopped = "interrupted" if interrupted else "early" if len(history) < of else "n_epochs"
     size = order.model.stat().st_size
-    one = estimator.models_[0] if draws is None else estimator.draws_[0]
+    one = estimator.draws_[0] if draws is not None and draws.n_draws else estimator.models_[0]
     n_features, n_factors = one.n_features, one.n_factors
 
     reason = {"early": ", stopped early", "interrupted": ", interrupted", "n_epochs": ""}[stopped]

@@ -195,6 +195,8 @@ def _what_is_left(estimator: Any) -> str:
         return f"the model of sweep {estimator.best_epoch_}"
     if found.burn_in == found.n_sweeps:
         return "the last draw alone, for the burn-in was not over"
+    if found.mean_of:
+        return f"the mean of the {plural(found.mean_of, 'draw')} so far"
     return f"the {plural(found.n_draws, 'draw')} so far"
 
 

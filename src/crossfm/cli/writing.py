@@ -107,6 +107,8 @@ def _expect_sure(scorer: Scorer, option: str) -> None:
         usage_error(f"{option} is for numbers; of ordered levels --proba has the probabilities")
     if scorer.is_classifier:
         usage_error(f"{option} is for numbers; how sure a class is tells its probability")
+    if scorer.is_mean:
+        usage_error(f"{option} needs draws, and --keep mean has kept none; fit with another --keep")
     solver = getattr(scorer.estimator, "solver", None)
     usage_error(
         f"{option}: a model{f' of solver {solver}' if solver else ''} does not know how sure it is;"
