@@ -11,6 +11,7 @@ from test_bayes import definition
 import crossfm as cf
 from crossfm import OrdinalFMRegressor, Sampling
 from crossfm.errors import DataError
+from crossfm.solvers.sweeps.latents import Cutpoints
 
 
 def stars(n=3000, seed=0):
@@ -93,3 +94,76 @@ def test_refusals():
     with pytest.raises(DataError, match="level is 0"):
         fm.predict_quantiles(X, 0.0)
     assert not hasattr(fm, "partial_fit")
+
+
+# --- limits of the levels -------------------------------------------------------------------------
+
+
+def log_density(t, scores, levels, weights):
+    """Of limits on the line, from the definition."""
+    limits = np.r_[-np.inf, np.cumsum(np.r_[t[0], np.exp(t[1:])]), np.inf]
+    p = norm.cdf(limits[levels + 1] - scores) - norm.cdf(limits[levels] - scores)
+    return weights @ np.log(p) - np.square(t).sum() / 50
+
+
+@pytest.mark.parametrize(("n", "n_levels"), [(40, 2), (200, 3), (3000, 6)])
+def test_slope_and_curvature_of_the_limits(n, n_levels):
+    rng = np.random.default_rng(n)
+    scores = rng.normal(size=n).astype(np.float32)
+    levels = np.searchsorted(np.sort(rng.normal(size=n_levels - 1)), scores + rng.normal(size=n))
+    weights = rng.uniform(0.5, 2, n).astype(np.float32)
+    limits = Cutpoints(levels.astype(np.float32), n_levels, weights)
+    at = limits._mode + 0.2 * rng.normal(size=n_levels - 1)
+    value, slope, curve = limits._local(scores, at)
+    assert value == pytest.approx(log_density(at, scores, levels, weights), rel=1e-9)
+    step = 1e-4 * np.eye(n_levels - 1)
+    for k, d in enumerate(step):
+        up, down = (log_density(at + sign * d, scores, levels, weights) for sign in (1, -1))
+        assert slope[k] == pytest.approx((up - down) / 2e-4, rel=1e-4, abs=1e-3)
+        up, down = (limits._local(scores, at + sign * d)[1] for sign in (1, -1))
+        np.testing.assert_allclose(-curve[k], (up - down) / 2e-4, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("moves", ["newton", "walk"])
+def test_limits_are_drawn_from_their_conditional(moves):
+    """Of one limit, whose density is summed up on a grid."""
+    rng = np.random.default_rng(5)
+    scores = rng.normal(size=60).astype(np.float32)
+    levels = (scores + rng.normal(size=60) > 1.0).astype(np.int64)
+    limits = Cutpoints(levels.astype(np.float32), 2, None, moves)
+    drawn = []
+    for iteration in range(4200):
+        limits.draw(rng, scores, iteration)
+        drawn.append(limits.inner[0])
+    grid = np.linspace(-1, 4, 2001)
+    logs = np.array([log_density([c], scores, levels, np.ones(60)) for c in grid])
+    p = np.exp(logs - logs.max())
+    p /= p.sum()
+    mean = p @ grid
+    deviation = np.sqrt(p @ (grid - mean) ** 2)
+    kept = np.array(drawn[200:])
+    assert kept.mean() == pytest.approx(mean, abs=0.15 * deviation)
+    assert kept.std() == pytest.approx(deviation, rel=0.1)
+
+
+def test_limits_far_from_where_they_belong():
+    """Newton's way back, from a start that no step of full length leads out of."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(scale=30, size=500).astype(np.float32)
+    levels = np.searchsorted([-20.0, 5.0, 40.0], scores).astype(np.float32)
+    limits = Cutpoints(levels, 4, None)
+    for iteration in range(5):
+        limits.draw(rng, scores, iteration)
+    np.testing.assert_allclose(limits.inner, [-20, 5, 40], atol=3)
+
+
+def test_moves_of_the_limits():
+    X, y = stars(300)
+    two = [
+        OrdinalFMRegressor(2, n_epochs=30, random_state=0, sampling=Sampling(cutpoint_moves=moves))
+        .fit(X, y).traces_["cutpoints"][0, :, 0]
+        for moves in ("newton", "walk")
+    ]  # fmt: skip
+    assert (two[0][1:] != two[1][1:]).all()
+    with pytest.raises(DataError, match="cutpoint_moves is 'jump', expected"):
+        OrdinalFMRegressor(n_epochs=2, sampling=Sampling(cutpoint_moves="jump")).fit(X, y)

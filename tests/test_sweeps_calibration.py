@@ -18,7 +18,7 @@ from crossfm.solvers.sweeps.latents import Cutpoints, _from_line
 PRIORS = Priors(shape=20.0, rate=20.0, strength=2.0, mean=0.2, bias=4.0)
 FIELD_OF = np.repeat([0, 1, 2], [3, 4, 4]).astype(np.int32)
 GROUPS = FIELD_OF
-K, N, DRAWS, THIN, BURN = 2, 60, 49, 90, 300
+K, N, DRAWS, THIN, BURN = 2, 60, 49, 60, 300
 BINS = 10
 
 
@@ -65,7 +65,7 @@ def watched(t, precision, mean, score, rest):
     ]  # fmt: skip
 
 
-def p_values(likelihood, across, as_block, trials, seed=0):
+def p_values(likelihood, across, as_block, trials, seed=0, moves="newton"):
     """Of the ranks of `watched` being uniform."""
     rng = np.random.default_rng(seed)
     ranks = []
@@ -84,6 +84,7 @@ def p_values(likelihood, across, as_block, trials, seed=0):
         true = watched(theta, precision, mean, truth[0], rest)
         rows = (main if as_block else flat).replace(targets=np.asarray(y, np.float32))
         o = SweepOptions(n_factors=K, likelihood=likelihood, priors=PRIORS, seed=trial, n_levels=3,
+                         cutpoint_moves=moves,
                          interactions="across_fields" if across else "all")  # fmt: skip
         chain = Chain(rows, 11, FIELD_OF, o, GROUPS, [block] if as_block else ())
         found = []
@@ -105,17 +106,18 @@ def p_values(likelihood, across, as_block, trials, seed=0):
 
 
 CASES = [
-    ("normal", False, False),
-    ("normal", True, True),
-    ("probit", True, False),
-    ("ordinal", False, True),
+    ("normal", False, False, "newton"),
+    ("normal", True, True, "newton"),
+    ("probit", True, False, "newton"),
+    ("ordinal", False, True, "newton"),
+    ("ordinal", True, False, "walk"),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("likelihood", "across", "as_block"), CASES)
-def test_ranks_are_uniform(likelihood, across, as_block, monkeypatch):
+@pytest.mark.parametrize(("likelihood", "across", "as_block", "moves"), CASES)
+def test_ranks_are_uniform(likelihood, across, as_block, moves, monkeypatch):
     monkeypatch.setattr(Cutpoints, "WIDTH", 0.7)
-    found = p_values(likelihood, across, as_block, trials=150)
+    found = p_values(likelihood, across, as_block, trials=150, seed=1, moves=moves)
     assert found.min() > 0.01 / len(found), found
     assert np.median(found) > 0.05, found

@@ -20,6 +20,7 @@ import crossfm
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/api.md"
+BELOW = ("explain.plots",)  # public modules within others
 HEAD = """\
 # API reference
 
@@ -114,7 +115,7 @@ def page() -> str:
         seen[id(thing)] = f"crossfm.{name}"
         lines += entry(f"crossfm.{name}", thing)
     lines += ["#### `crossfm.__version__`", "", "The version that is installed.", ""]
-    for module_name in crossfm._MODULES:
+    for module_name in sorted((*crossfm._MODULES, *BELOW)):
         module = importlib.import_module(f"crossfm.{module_name}")
         lines += [f"## `crossfm.{module_name}`", "", first_line(module), ""]
         for name in module.__all__:

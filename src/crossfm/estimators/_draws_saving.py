@@ -101,7 +101,7 @@ def restored_sampling(state: Mapping[str, Any] | None) -> Sampling | None:
         raise ValueError(str(error)) from error
     return Sampling(
         state["burn_in"], state["n_chains"], state["keep"], priors, groups,
-        mean_factors=state.get("mean_factors"),
+        mean_factors=state["mean_factors"], cutpoint_moves=state["cutpoint_moves"],
     )  # fmt: skip
 
 

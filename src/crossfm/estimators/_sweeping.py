@@ -122,6 +122,7 @@ class _Run:
                     init_scale(self.method, targets.likelihood) if scale is None
                     else check_between("init_scale", scale, -1e-300),
                     priors=self.sampling.priors, n_levels=targets.n_outputs,
+                    cutpoint_moves=self.sampling.cutpoint_moves,
                     n_jobs=thread_count(1 if estimator.n_jobs is None else estimator.n_jobs),
                     seed=seed, **penalties,
                 ),

@@ -99,7 +99,7 @@ class Chain:
         self.residual = np.empty(len(rows), np.float32)
         self.latents = self.cutpoints = None
         if o.likelihood == "ordinal":
-            self.cutpoints = Cutpoints(self.targets, o.n_levels, self.weights)
+            self.cutpoints = Cutpoints(self.targets, o.n_levels, self.weights, o.cutpoint_moves)
         if o.likelihood != "normal":
             self.latents = Latents(self.targets, self.cutpoints, o)
         self._refresh()
@@ -121,7 +121,7 @@ class Chain:
             self._refresh()
         if self.latents is not None:
             if self.cutpoints is not None:
-                self.cutpoints.draw(rng, self.latents.value - self.residual, self.iteration, o)
+                self.cutpoints.draw(rng, self.latents.value - self.residual, self.iteration)
             self.latents.draw(self.residual, self.iteration, o)
         else:
             self._draw_noise(rng)

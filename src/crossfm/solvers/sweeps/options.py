@@ -65,6 +65,7 @@ class SweepOptions:
         l2_factors: the same for the factors.
         priors: of the other two.
         n_levels: of ordinal targets.
+        cutpoint_moves: of their limits, "newton" or "walk", see `Cutpoints`.
         n_jobs: threads; results do not depend on it.
         seed: of everything random.
     """
@@ -78,5 +79,6 @@ class SweepOptions:
     l2_factors: float = 1.0
     priors: Priors = Priors()
     n_levels: int = 2
+    cutpoint_moves: Literal["newton", "walk"] = "newton"
     n_jobs: int = 1
     seed: int = 0
