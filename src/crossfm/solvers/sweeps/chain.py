@@ -117,8 +117,9 @@ class Chain:
         rng = np.random.Generator(
             np.random.Philox(key=o.seed, counter=[0, 0, 0, self.iteration + 1])
         )
-        if self.iteration % REFRESH == 0:
+        if self.iteration % REFRESH == 0 and not self._is_fresh:
             self._refresh()
+        self._is_fresh = False
         if self.latents is not None:
             if self.cutpoints is not None:
                 self.cutpoints.draw(rng, self.latents.value - self.residual, self.iteration)
@@ -151,7 +152,7 @@ class Chain:
             targets=targets, bias=self.bias, residual=self.residual,
             weights=self._parameters[0], factors=self._parameters[1:], threads=self.options.n_jobs,
         )  # fmt: skip
-        self.loss = self._squares() / self._total
+        self.loss, self._is_fresh = self._squares() / self._total, True
 
     def _squares(self) -> float:
         return self._moments()[1]

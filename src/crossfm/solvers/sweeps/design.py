@@ -117,7 +117,8 @@ class Design:
         self.place = np.empty(n_features, np.int64)
         self.place[self.feature_at] = np.arange(n_features)
         longest = max(members, key=lambda member: member.units)
-        self.order = np.argsort(longest.unit_of, kind="stable")
+        narrow = longest.unit_of.astype(np.uint16 if longest.units <= 1 << 16 else np.uint32)
+        self.order = np.argsort(narrow, kind="stable")  # of 16 bits in linear time
         self.sweeper = sweeper(
             n_rows=self.n_rows,
             group_of=np.ascontiguousarray(group_of[self.feature_at], np.int32),
@@ -208,13 +209,14 @@ class _Table:
 
 def _expect_apart(tables: list[Rows], n_features: int) -> None:
     """No id may be in two tables: features of a block are the block's alone."""
-    owner = np.full(n_features, -1)
-    for number, rows in enumerate(tables):
-        ids = np.unique(rows.ids)
-        if (owner[ids] >= 0).any():
-            shared = ids[owner[ids] >= 0][0]
+    taken = np.zeros(n_features, bool)
+    for rows in tables if len(tables) > 1 else ():
+        own = np.zeros(n_features, bool)
+        own[rows.ids] = True
+        if (own & taken).any():
+            shared = int(np.argmax(own & taken))
             raise DataError(f"feature {shared} is in two of the rows and relation blocks")
-        owner[ids] = number
+        taken |= own
 
 
 def _fields_of(rows: Rows, field_of: NDArray[np.int32] | None) -> NDArray[np.int32]:
