@@ -86,6 +86,7 @@ class Chain:
         weights = rows.weights
         self.weights = None if weights is None else self.design.arrange(weights)
         self._total = float(len(rows)) if weights is None else float(weights.sum(dtype=np.float64))
+        self._is_fresh = False
         self.iteration, self.bias, self.bias_var, self.noise = 0, 0.0, 0.0, 1.0
         shape = 1 + o.n_factors, n_features
         self._parameters = np.zeros(shape, np.float32)
