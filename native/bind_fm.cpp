@@ -24,6 +24,7 @@
 #include "pairwise.hpp"
 #include "pool.hpp"
 #include "sweep.hpp"
+#include "topk.hpp"
 
 namespace crossfm {
 namespace {
@@ -33,7 +34,11 @@ struct Level {
   const Kernels& (*kernels)(Model);
   const PairKernels* pairs;
   const SweepKernels* sweeps;
+  const ScanKernels* scans;
 };
+
+#define CROSSFM_LEVEL_OF(name, level) \
+  {name, &level::kernels, &level::pair_kernels(), &level::sweep_kernels(), &level::scan_kernels()}
 
 // Levels that are compiled in and that this chip runs, best first.
 std::vector<Level> usable_levels() {
@@ -44,11 +49,11 @@ std::vector<Level> usable_levels() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
-    levels.push_back({"x86-64-v4", &v4::kernels, &v4::pair_kernels(), &v4::sweep_kernels()});
+    levels.push_back(CROSSFM_LEVEL_OF("x86-64-v4", v4));
 #endif
 #ifdef CROSSFM_HAS_V3
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
-    levels.push_back({"x86-64-v3", &v3::kernels, &v3::pair_kernels(), &v3::sweep_kernels()});
+    levels.push_back(CROSSFM_LEVEL_OF("x86-64-v3", v3));
 #endif
 #elif defined(_MSC_VER) && defined(_M_X64)
   int info[4];
@@ -60,17 +65,17 @@ std::vector<Level> usable_levels() {
   const bool saved = (info[2] & (1 << 27)) && (info[2] & (1 << 12));
   const auto state = saved ? _xgetbv(0) : 0;
 #ifdef CROSSFM_HAS_V4
-  if (avx512 && (state & 0xE6) == 0xE6) levels.push_back({"x86-64-v4", &v4::kernels, &v4::pair_kernels(), &v4::sweep_kernels()});
+  if (avx512 && (state & 0xE6) == 0xE6) levels.push_back(CROSSFM_LEVEL_OF("x86-64-v4", v4));
 #endif
 #ifdef CROSSFM_HAS_V3
-  if (avx2 && (state & 6) == 6) levels.push_back({"x86-64-v3", &v3::kernels, &v3::pair_kernels(), &v3::sweep_kernels()});
+  if (avx2 && (state & 6) == 6) levels.push_back(CROSSFM_LEVEL_OF("x86-64-v3", v3));
 #endif
 #endif
 #ifdef CROSSFM_HAS_V2
-  levels.push_back({"x86-64-v2", &v2::kernels, &v2::pair_kernels(), &v2::sweep_kernels()});
+  levels.push_back(CROSSFM_LEVEL_OF("x86-64-v2", v2));
 #endif
 #ifdef CROSSFM_HAS_BASE
-  levels.push_back({"base", &base::kernels, &base::pair_kernels(), &base::sweep_kernels()});
+  levels.push_back(CROSSFM_LEVEL_OF("base", base));
 #endif
   return levels;
 }
@@ -468,6 +473,7 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
 
 const PairKernels& pair_kernels() { return *chosen.pairs; }
 const SweepKernels& sweep_level() { return *chosen.sweeps; }
+const ScanKernels& scan_level() { return *chosen.scans; }
 
 void bind_fm(nb::module_& m) {
   chosen = choose();

@@ -255,6 +255,15 @@ def test_a_block_is_its_features_in_every_row(method, across):
     np.testing.assert_allclose(by_block.parameters(), by_row.parameters(), rtol=5e-3, atol=5e-4)
 
 
+@pytest.mark.parametrize("n_units", [4, 40])
+def test_units_that_no_row_has_are_left_out(n_units):
+    table = Rows(np.arange(n_units)[:, None])
+    block = Block(table, np.array([3, 1, 1, 3, 2], np.int32)).used()
+    assert block.rows.ids.tolist() == [1, 2, 3]
+    assert block.unit_of.tolist() == [2, 0, 0, 2, 1]
+    assert block.used() is block or len(block.rows) > len(block.unit_of)
+
+
 def test_features_of_a_block_are_its_own():
     main, block, flat = blocked()
     with pytest.raises(DataError, match="two of the rows and relation blocks"):

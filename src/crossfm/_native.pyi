@@ -1,5 +1,5 @@
 """
-The native core: validation, fused training, scoring, the pairwise operator, text parsing.
+The native core: validation, fused training, scoring, the pairwise operator, top-k, text parsing.
 """
 
 from typing import Any
@@ -374,6 +374,26 @@ def draw_latents(
 
 def normals(*, seed: int, a: int, b: int, first: int, out: NDArray[numpy.float64]) -> None:
     """Standard normal numbers of a counter-based stream."""
+
+class ItemScan:
+    """Vectors of items in panels, scanned for the highest inner products."""
+
+    def __init__(self, d: int, bfloat16: bool = False) -> None: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def put(self, places: NDArray[numpy.int64], vectors: NDArray[numpy.float32]) -> None: ...
+    def get(self, places: NDArray[numpy.int64], out: NDArray[numpy.float32]) -> None: ...
+    def top(
+        self,
+        queries: NDArray[numpy.float32],
+        k: int,
+        allowed: NDArray[numpy.uint16] | None,
+        places: NDArray[numpy.int64],
+        scores: NDArray[numpy.float32],
+        threads: int = 1,
+    ) -> None: ...
 
 class TextReader:
     """

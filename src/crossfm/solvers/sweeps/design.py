@@ -33,6 +33,9 @@ class Block:
 
     def used(self) -> Block:
         """The block without the rows of its table that no row has."""
+        if len(self.unit_of) < len(self.rows):  # no pass over a table far longer than the rows
+            few, unit_of = np.unique(self.unit_of, return_inverse=True)
+            return Block(self.rows.take(few), unit_of.astype(np.int32))
         units = np.flatnonzero(np.bincount(self.unit_of, minlength=len(self.rows)))
         if len(units) == len(self.rows):
             return self
