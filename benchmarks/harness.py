@@ -27,7 +27,7 @@ from benchmarks.figures import Spread
 from benchmarks.workers import Part
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = ("crossfm", "crossfm-nn", "pytorch")  # these run in this environment
+OURS = ("crossfm", "crossfm-nn", "crossfm-search", "pytorch")  # these run in this environment
 
 
 class WorkerError(Exception):

@@ -31,6 +31,8 @@ constexpr int64_t kPanelsAThread = 64;
 template <class T>
 using In2 = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 template <class T>
+using Out = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
 using Out2 = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 void expect(bool holds, const char* what) {
@@ -206,9 +208,42 @@ class ItemScan {
   std::unique_ptr<char[]> memory_;
 };
 
+constexpr int64_t kRowsAhead = 12;  // asked for before they are needed: rows lie anywhere in memory
+
+// out[i] = constant + <vectors[places[i]], query>.
+void dot_rows(In2<float> vectors, Array<int64_t> places, Array<float> query, float constant, Out<float> out) {
+  const int64_t n = static_cast<int64_t>(vectors.shape(0)), d = static_cast<int64_t>(vectors.shape(1));
+  const int64_t m = static_cast<int64_t>(places.shape(0));
+  expect(static_cast<int64_t>(query.shape(0)) == d, "query must be [d]");
+  expect(static_cast<int64_t>(out.shape(0)) == m, "out must be [places]");
+  const int64_t* at = places.data();
+  for (int64_t i = 0; i < m; ++i) expect(at[i] >= 0 && at[i] < n, "no vector at a place");
+  const float *rows = vectors.data(), *q = query.data();
+  float* found = out.data();
+  nb::gil_scoped_release release;
+  for (int64_t i = 0; i < m; ++i) {
+#if defined(__GNUC__) || defined(__clang__)
+    if (i + kRowsAhead < m) {
+      const float* coming = rows + at[i + kRowsAhead] * d;
+      for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(coming + j);
+      __builtin_prefetch(coming + d - 1);
+    }
+#endif
+    const float* row = rows + at[i] * d;
+    float sums[4] = {};
+    int64_t j = 0;
+    for (; j + 4 <= d; j += 4)
+      for (int l = 0; l < 4; ++l) sums[l] += row[j + l] * q[j + l];
+    for (; j < d; ++j) sums[0] += row[j] * q[j];
+    found[i] = constant + ((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  }
+}
+
 }  // namespace
 
 void bind_topk(nb::module_& m) {
+  m.def("dot_rows", &dot_rows, nb::arg("vectors"), nb::arg("places"), nb::arg("query"), nb::arg("constant"),
+        nb::arg("out"), "A constant and the inner product of a query with the vectors at places.");
   nb::class_<ItemScan>(m, "ItemScan", "Vectors of items in panels, scanned for the highest inner products.")
       .def(nb::init<int64_t, bool>(), nb::arg("d"), nb::arg("bfloat16") = false)
       .def_prop_ro("count", &ItemScan::count)

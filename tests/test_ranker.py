@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import crossfm as cf
+from crossfm import _native
 from crossfm.errors import DataError, SchemaError
 from crossfm.retrieval import Ranker
 from crossfm.retrieval.places import Places
@@ -149,3 +150,10 @@ def test_places_refuse():
         Places(np.array(["a", None], object), "film")
     with pytest.raises(DataError, match="films are numbers, got <U1"):
         Places(np.arange(3), "film").of(["a"])
+
+
+def test_what_the_core_refuses():
+    vectors, query = np.ones((5, 3), np.float32), np.ones(3, np.float32)
+    for places, q, n in (([5], query, 1), ([-1], query, 1), ([0], query[:2], 1), ([0], query, 2)):
+        with pytest.raises(ValueError, match=r"must be|no vector"):
+            _native.dot_rows(vectors, np.array(places), q, 0.0, np.empty(n, np.float32))

@@ -55,6 +55,7 @@ PEERS = {
         Peer("myfm", "myfm", "myfm", "0.4.0", note="imports pkg_resources: setuptools < 81"),
         Peer("torchfm", "torchfm", "torchfm", "0.7.0", note="torch pinned to the CPU build"),
         Peer("river", "river", "river", "0.26.1"),
+        Peer("faiss", "faiss", "faiss-cpu", "1.15.1"),
         Peer(
             "deepctr-torch", "deepctr_torch", "deepctr-torch", "0.3.0",
             note="imports requests without naming it",

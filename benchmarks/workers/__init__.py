@@ -7,6 +7,7 @@ Requests and answers are one JSON object a line. Arrays never cross the pipe: th
     {"do": "train", "options": {...}, "scores": path}
                    -> {"seconds": s, "scoring_seconds": s, "scoring_whole": s, ...}
     {"do": "memory"}                                  -> {"peak": bytes, "baseline": bytes}
+    {"do": "ask", ...}                                -> whatever a `Service` answers
     {"do": "stop"}
 
 `seconds` is the training alone: neither reading nor scoring the test rows is in it.
@@ -135,6 +136,18 @@ class Entrant(ABC):
         """Raw scores of the test rows ``[n]``: log odds under logistic loss."""
 
 
+class Service(ABC):
+    """A library that does something else than train, such as search."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """Name and version of the library."""
+
+    @abstractmethod
+    def answer(self, **request: Any) -> dict[str, Any]:
+        """Do what is asked."""
+
+
 def peak_memory() -> int:
     """Bytes that this process held in memory at most, shared pages and the interpreter too."""
     try:
@@ -148,7 +161,7 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def serve(entrant: Entrant) -> None:
+def serve(entrant: Entrant | Service) -> None:
     """Answer requests until told to stop, or until the other side is gone."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not get between the answers
@@ -166,7 +179,10 @@ def serve(entrant: Entrant) -> None:
         replies.flush()
 
 
-def _answer(entrant: Entrant, request: dict[str, Any], baseline: int) -> dict[str, Any]:
+def _answer(entrant: Entrant | Service, request: dict[str, Any], baseline: int) -> dict[str, Any]:
+    if isinstance(entrant, Service):
+        wanted = {name: value for name, value in request.items() if name != "do"}
+        return {"version": entrant.version(), **entrant.answer(**wanted)}
     if request["do"] == "load":
         entrant.train_part = Part.load(Path(request["train"]), mapped=entrant.mapped)
         entrant.test_part = Part.load(Path(request["test"]), mapped=entrant.mapped)

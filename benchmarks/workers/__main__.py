@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from benchmarks.workers import Entrant, serve
+from benchmarks.workers import Entrant, Service, serve
 
 MODULES = {
     "crossfm": "ours",
@@ -15,6 +15,9 @@ MODULES = {
     "myfm": "myfm_fm",
     "torchfm": "torchfm_fm",
     "river": "river_fm",
+    # Searches, for benchmarks.retrieval.
+    "crossfm-search": "ours_search",
+    "faiss": "faiss_search",
     # Steps of PyTorch modules, for benchmarks.nn.
     "crossfm-nn": "ours_nn",
     "pytorch": "pytorch_nn",
@@ -24,5 +27,5 @@ MODULES = {
 
 if __name__ == "__main__":
     found = importlib.import_module(f"benchmarks.workers.{MODULES[sys.argv[1]]}")
-    entrant: Entrant = found.entrant()
+    entrant: Entrant | Service = found.entrant()
     serve(entrant)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
         losses,
         metrics,
         nn,
+        retrieval,
         solvers,
         store,
     )
@@ -81,6 +82,7 @@ _MODULES = (
     "losses",
     "metrics",
     "nn",
+    "retrieval",
     "solvers",
     "store",
 )
@@ -118,6 +120,7 @@ __all__ = [
     "losses",
     "metrics",
     "nn",
+    "retrieval",
     "solvers",
     "store",
 ]

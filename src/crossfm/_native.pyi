@@ -375,6 +375,17 @@ def draw_latents(
 def normals(*, seed: int, a: int, b: int, first: int, out: NDArray[numpy.float64]) -> None:
     """Standard normal numbers of a counter-based stream."""
 
+def dot_rows(
+    vectors: NDArray[numpy.float32],
+    places: NDArray[numpy.int64],
+    query: NDArray[numpy.float32],
+    constant: float,
+    out: NDArray[numpy.float32],
+) -> None:
+    """
+    A constant and the inner product of a query with the vectors at places.
+    """
+
 class ItemScan:
     """Vectors of items in panels, scanned for the highest inner products."""
 

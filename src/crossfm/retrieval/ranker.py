@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfm import _native
 from crossfm.data import inputs
 from crossfm.data.relations import side_by_side
 from crossfm.data.rows import Rows
@@ -131,7 +132,7 @@ class Query:
         self._ranker, self._rows = ranker, rows
         if ranker.mode == "vectors":
             vectors, constants = ranker.sides.of_queries(rows)
-            self._vector, self._constant = vectors[0], np.float32(constants[0])
+            self._vector, self._constant = vectors[0].copy(), float(constants[0])
 
     def scores(self, candidates: Any, cross: Any = None) -> NDArray[np.float32]:
         """The score of each candidate, ``[n]``.
@@ -154,10 +155,11 @@ class Query:
         if ranker.mode == "vectors":
             if by_id:
                 assert ranker._places is not None
-                vectors = ranker._vectors[ranker._places.of(candidates)]
-            else:
-                vectors = ranker.sides.item_vectors(candidates)
-            return vectors @ self._vector + self._constant
+                places = ranker._places.of(candidates)
+                out = np.empty(len(places), np.float32)
+                _native.dot_rows(ranker._vectors, places, self._vector, self._constant, out)
+                return out
+            return ranker.sides.item_vectors(candidates) @ self._vector + self._constant
         return self._in_full(candidates, cross, by_id)
 
     def rank(self, candidates: Any, k: int | None = None, cross: Any = None) -> TopK:
