@@ -16,6 +16,11 @@ def fitted(make=cf.FMRegressor, **sampling):
     return model.set_params(sampling=cf.Sampling(**sampling)).fit(ROWS, Y)
 
 
+def make_long(n_chains):
+    model = cf.FMRegressor(solver="mcmc", n_factors=2, n_epochs=120, random_state=0)
+    return model.set_params(sampling=cf.Sampling(burn_in=20, n_chains=n_chains)).fit(ROWS, Y)
+
+
 def test_every_trace_with_its_names():
     pytest.importorskip("arviz_base")
     model = fitted(n_chains=3, burn_in=5)
@@ -30,6 +35,20 @@ def test_every_trace_with_its_names():
         items = found["linear_precision"].sel(group="item").values
         np.testing.assert_array_equal(items, traces["linear_precision"][:, sweeps, 1])
     assert tree["posterior"].attrs["inference_library"] == "crossfm"
+
+
+@pytest.mark.parametrize("n_chains", [2, 3])
+def test_arviz_finds_the_same_diagnostics(n_chains):
+    """R-hat is the same figure; of effective sizes ArviZ cuts the sum of lags a little later."""
+    pytest.importorskip("arviz_base", reason="the tree needs arviz-base: 'crossfm[arviz]'")
+    az = pytest.importorskip("arviz_stats", reason="ArviZ's figures need arviz-stats[xarray]")
+    model = make_long(n_chains)
+    tree, ours = model.to_arviz(), model.diagnostics_
+    r_hat, size = az.rhat(tree), az.ess(tree, method="bulk")
+    assert set(az.summary(tree).columns) >= {"mean", "sd", "r_hat", "ess_bulk"}
+    for name, figures in ours.items():
+        np.testing.assert_allclose(figures["r_hat"], r_hat[name].values, rtol=1e-9)
+        np.testing.assert_allclose(figures["effective_sample_size"], size[name].values, rtol=0.15)
 
 
 def test_groups_of_several_fields_and_of_none():

@@ -128,6 +128,27 @@ def test_chains_that_disagree_are_found():
     assert r_hat(np.linspace(0, 1, 100)) > 1.5  # one chain that has not settled
 
 
+@pytest.mark.parametrize(
+    ("n_chains", "n", "rho", "apart", "hat", "size"),
+    [  # as arviz-stats 0.8.0 has them, R-hat by rank and the size of the bulk
+        (2, 100, 0.0, 0.0, 1.0036607900643038, 221.58823011434924),
+        (2, 100, 0.0, 0.5, 1.4617562407954667, 4.2724086294412045),
+        (4, 200, 0.5, 0.0, 1.0087297440384868, 224.24079923108613),
+        (4, 200, 0.5, 0.5, 1.8856535202001747, 6.03994292576545),
+        (3, 101, 0.9, 0.0, 1.2103114249778428, 10.81823249844399),
+        (2, 400, -0.4, 0.0, 0.9983549084163403, 1626.6629882375823),
+    ],
+)
+def test_figures_are_those_of_arviz(n_chains, n, rho, apart, hat, size):
+    i = np.arange(n_chains * n)  # whole numbers, the same with every version of NumPy
+    x = (((i * i * 7919 + i * 104729) % 1000003) / 1000003 - 0.5).reshape(n_chains, n)
+    for t in range(1, n):
+        x[:, t] += rho * x[:, t - 1]
+    x += apart * np.arange(n_chains)[:, None]
+    assert r_hat(x) == pytest.approx(hat, rel=1e-9)
+    assert effective_sample_size(x) == pytest.approx(size, rel=0.15)  # sums of lags end elsewhere
+
+
 def test_draws_that_say_nothing():
     assert np.isnan(r_hat(np.ones((2, 50))))
     assert np.isnan(effective_sample_size([1.0, 2.0, 3.0]))

@@ -384,8 +384,9 @@ class FMBase(EstimatorBase):
 
         The group "posterior" has the sweeps after the burn-in, "warmup_posterior" the burn-in, each
         with the dimensions chain and draw, and those of the hyperparameters: group (named by its
-        fields), factor, cutpoint. ArviZ is from 1.0 on, the extra ``crossfm[arviz]`` has what
-        makes the tree.
+        fields), factor, cutpoint. The extra ``crossfm[arviz]`` has what makes the tree. ArviZ reads
+        it from 1.0 on, which needs Python 3.12; an earlier one takes
+        ``arviz.InferenceData.from_datatree(tree)``.
 
         Raises:
             MissingExtraError: arviz-base is not installed.
