@@ -6,9 +6,20 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from crossfm.data.rows import Rows
 from crossfm.errors import DataError, MissingExtraError
-from crossfm.explain.plots import interval_calibration, probability_calibration, trace_plot
+from crossfm.explain import FieldStrengths, explain_row
+from crossfm.explain.plots import (
+    factor_map,
+    field_heatmap,
+    interval_calibration,
+    learning_curves,
+    probability_calibration,
+    trace_plot,
+    waterfall,
+)
 from crossfm.explain.plots.style import chance
+from crossfm.model import FactorModel
 
 pytest.importorskip("matplotlib")
 LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
@@ -84,6 +95,82 @@ def test_figures_are_written_without_pyplot(tmp_path):
     trace_plot({"a": np.ones((2, 9))}).savefig(tmp_path / "b.svg")
     assert (tmp_path / "a.png").stat().st_size > 5000
     assert "</svg>" in (tmp_path / "b.svg").read_text()
+
+
+def a_model(n=30, k=3):
+    rng = np.random.default_rng(0)
+    return FactorModel(0.5, rng.normal(size=n), rng.normal(size=(n, k)))
+
+
+def test_a_waterfall_ends_at_the_score():
+    found = explain_row(a_model(), Rows(np.arange(6)[None]))
+    (axes,) = waterfall(found, limit=4, title="why").axes
+    bars = axes.patches
+    assert len(bars) == 1 + 4 + 1 + 1
+    at = 0.0
+    for bar in bars[:-1]:
+        assert bar.get_x() == pytest.approx(at)
+        at += bar.get_width()
+    assert at == pytest.approx(found.score)
+    assert bars[-1].get_width() == pytest.approx(found.score)
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[0] == "bias"
+    assert labels[-2:] == ["17 smaller terms", "score"]
+    few = explain_row(a_model(), Rows([[3]]))
+    assert len(waterfall(few).axes[0].patches) == 3
+
+
+def test_a_heat_map_has_its_numbers():
+    numbers = np.arange(9.0).reshape(3, 3) + np.arange(9.0).reshape(3, 3).T
+    found = FieldStrengths(("a", "b", "c"), -numbers, numbers, 2 * numbers, 10)
+    axes = field_heatmap(found, title="fields").axes[0]
+    assert [text.get_text() for text in axes.texts] == [
+        f"{2 * numbers[f, g]:.2f}" for f in range(3) for g in range(f + 1)
+    ]
+    shown = axes.images[0].get_array()
+    assert np.ma.filled(shown, np.nan)[0, 2] != np.ma.filled(shown, np.nan)[2, 0]
+    assert field_heatmap(found, what="mean").axes[0].images[0].get_clim() == (-16.0, 16.0)
+
+
+def test_a_map_of_factors():
+    model = a_model()
+    ids = np.arange(4, 24)
+    axes = factor_map(model, ids, groups=["x", "y"] * 10, n_labels=5).axes[0]
+    places = np.concatenate([one.get_offsets() for one in axes.collections])
+    V = model.factors[ids].astype(float)
+    centred = V - V.mean(0)
+    _, sizes, axes_of = np.linalg.svd(centred, full_matrices=False)
+    expected = centred @ axes_of[:2].T
+    order = np.r_[0:20:2, 1:20:2]
+    np.testing.assert_allclose(np.abs(places), np.abs(expected[order]), atol=1e-6)
+    assert 1 <= len(axes.texts) <= 5
+    assert f"{(sizes[0] ** 2 / (sizes**2).sum()):.0%}" in axes.get_xlabel()
+    one = FactorModel(0.0, [0, 0], [[1.0], [2.0]])
+    assert len(factor_map(one, [0, 1]).axes[0].texts) >= 1
+
+
+def test_learning_curves():
+    history = [{"epoch": e, "loss": 1 / e, "seconds": 1.0, "log_loss": 2 / e, "auc": e / 9}
+               for e in range(1, 6)]  # fmt: skip
+    axes = learning_curves(history, best_epoch=4).axes
+    assert [one.get_title() for one in axes] == ["training loss", "log loss", "auc"]
+    np.testing.assert_allclose(axes[2].get_lines()[0].get_ydata(), np.arange(1, 6) / 9)
+    assert [text.get_text() for text in axes[1].texts] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "match"),
+    [
+        (lambda: waterfall(explain_row(a_model(), Rows([[1]])), limit=0), "limit is 0"),
+        (lambda: field_heatmap(FieldStrengths((), *np.zeros((3, 0, 0)), 1), what="sum"), "what is"),
+        (lambda: factor_map(a_model(), [3]), "two features or more"),
+        (lambda: factor_map(a_model(), [3, 4], labels=["a"]), "labels has 1 texts for 2"),
+        (lambda: learning_curves([]), "no epochs"),
+    ],
+)
+def test_more_refusals(draw, match):
+    with pytest.raises(DataError, match=match):
+        draw()
 
 
 @pytest.mark.parametrize(

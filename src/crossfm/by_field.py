@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -14,6 +16,7 @@ __all__ = [
     "expect_fields",
     "fields_apart",
     "group_fields",
+    "pool_fields",
     "rows_by_field",
     "spread_weights",
     "weights_of",
@@ -176,3 +179,37 @@ def check_field_weights(given: ArrayLike, k: int) -> NDArray[np.float32]:
         )
     weights.flags.writeable = False
     return weights
+
+
+def pool_fields(
+    rows: Rows, field: NDArray[Any], n_fields: int, columns: NDArray[Any], vectors: NDArray[Any]
+) -> NDArray[Any]:
+    """The sum of ``x_i v_i`` over the features of each field of each row.
+
+    Args:
+        rows: n rows.
+        field: of each feature ``[nnz]``, from 0 to ``n_fields - 1``.
+        n_fields: F.
+        columns: of each feature, which of the vectors is its ``[nnz]``.
+        vectors: ``[m, ...]``.
+
+    Returns:
+        ``[n, F, ...]``.
+
+    Example:
+        >>> rows = Rows([[0, 1, 2]])
+        >>> pool_fields(rows, np.array([0, 1, 1]), 2, rows.ids, np.array([[1.0], [2.0], [3.0]]))
+        array([[[1.],
+                [5.]]])
+    """
+    import scipy.sparse
+
+    n = len(rows)
+    target = np.repeat(np.arange(n), rows.row_lengths()) * n_fields + field
+    values = np.ones(rows.nnz, vectors.dtype) if rows.values is None else rows.values
+    matrix = scipy.sparse.csr_array(
+        (values.astype(vectors.dtype, copy=False), (target, columns)),
+        shape=(n * n_fields, len(vectors)),
+    )
+    found = matrix @ vectors.reshape(len(vectors), -1)
+    return np.asarray(found).reshape(n, n_fields, *vectors.shape[1:])

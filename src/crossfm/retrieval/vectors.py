@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from crossfm.by_field import pool_fields
 from crossfm.data.rows import Rows
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError, SchemaError, did_you_mean
@@ -163,20 +164,14 @@ class Vectors:
 
         Where a feature has one vector for all fields, `other` has the length 1.
         """
-        model, n = self.model, len(rows)
+        model = self.model
         fields = rows.fields if rows.fields is not None else np.asarray(model.field_of)[rows.ids]
-        row = np.repeat(np.arange(n), rows.row_lengths())
         place = np.zeros(max(side) + 1, np.int64)
         place[side] = np.arange(len(side))
-        target = row * len(side) + place[fields]
         ids, columns = np.unique(rows.ids, return_inverse=True)
         vectors = model.vectors(ids)
         vectors = vectors[:, other] if model.kind == "ffm" else vectors[:, None]
-        values = np.ones(rows.nnz, np.float32) if rows.values is None else rows.values
-        shape = n * len(side), len(ids)
-        matrix = scipy.sparse.csr_array((values, (target, columns)), shape=shape)
-        found = matrix @ vectors.reshape(len(ids), -1)
-        return np.asarray(found).reshape(n, len(side), vectors.shape[1], model.n_factors)
+        return pool_fields(rows, place[fields], len(side), columns, vectors)
 
 
 def _matrix(
