@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from crossfm.errors import SchemaError, did_you_mean
 
-__all__ = ["Bag", "Categorical", "Field", "Numeric", "Pooling", "Scale"]
+__all__ = ["KINDS", "Bag", "Categorical", "Field", "Numeric", "Pooling", "Scale"]
 
 Scale: TypeAlias = Literal["standard", "log", "bucket", "raw"]
 Pooling: TypeAlias = Literal["sum", "mean", "sqrtn"]
@@ -132,6 +132,7 @@ class Bag:
 
 
 Field: TypeAlias = Categorical | Numeric | Bag
+KINDS = {"categorical": Categorical, "numeric": Numeric, "bag": Bag}  # as files name them
 
 
 def _constructor(field: Field) -> str:

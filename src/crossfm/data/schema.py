@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from crossfm.data.assembling import assemble
 from crossfm.data.encoding import Counts, Encoding, encoding_for
-from crossfm.data.fields import Bag, Categorical, Field, Numeric
+from crossfm.data.fields import KINDS, Bag, Categorical, Field, Numeric
 from crossfm.data.frames import to_arrow
 from crossfm.data.infer import Guess, infer
 from crossfm.data.learning import learn_encodings
@@ -26,7 +26,6 @@ from crossfm.errors import DataError, SchemaError, did_you_mean
 __all__ = ["Schema"]
 
 FORMAT, VERSION = "crossfm-schema", 1
-KINDS = {"categorical": Categorical, "numeric": Numeric, "bag": Bag}
 
 
 class Schema:
