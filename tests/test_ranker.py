@@ -9,7 +9,7 @@ import pytest
 import crossfm as cf
 from crossfm import _native
 from crossfm.errors import DataError, SchemaError
-from crossfm.retrieval import Ranker
+from crossfm.retrieval import Ranker, Retriever
 from crossfm.retrieval.places import Places
 
 rng = np.random.default_rng(0)
@@ -157,3 +157,31 @@ def test_what_the_core_refuses():
     for places, q, n in (([5], query, 1), ([-1], query, 1), ([0], query[:2], 1), ([0], query, 2)):
         with pytest.raises(ValueError, match=r"must be|no vector"):
             _native.dot_rows(vectors, np.array(places), q, 0.0, np.empty(n, np.float32))
+
+
+def test_candidates_of_a_retriever_and_as_records():
+    model = fitted()
+    shop = Retriever(model, FILMS, query_fields=["user", "hour", "likes"],
+                     item_fields=["film", "year"])  # fmt: skip
+    shop.remove(NAMES[0])
+    ranker = ranker_of(model, items=shop)
+    some = rng.permutation(np.arange(1, N))[:25]
+    wanted = expected(model, FILMS.iloc[some])
+    np.testing.assert_allclose(ranker.scores(QUERY, NAMES[some]), wanted, rtol=1e-5, atol=1e-5)
+    with pytest.raises(DataError, match=f"no item has the film {str(NAMES[0])!r}"):
+        ranker.scores(QUERY, NAMES[:3])
+    sent = FILMS.iloc[some].to_dict("records")
+    np.testing.assert_allclose(ranker.scores(QUERY, sent), wanted, rtol=1e-5, atol=1e-5)
+    assert (
+        ranker.rank(QUERY, sent, k=3).ids.tolist()
+        == ranker.rank(QUERY, NAMES[some], k=3).ids.tolist()
+    )
+    nameless = [{"film": None, "year": one["year"]} for one in sent[:4]]
+    assert sorted(ranker.rank(QUERY, nameless).ids[0].tolist()) == [0, 1, 2, 3]
+    columns = {name: [value] for name, value in QUERY.items()}
+    np.testing.assert_array_equal(
+        ranker.scores(columns, NAMES[some]), ranker.scores(QUERY, NAMES[some])
+    )
+    with pytest.raises(SchemaError, match="other fields than the ranker's"):
+        Ranker(model, query_fields=["user", "hour"], item_fields=["film", "year"],
+               cross_fields="likes", items=shop)  # fmt: skip

@@ -40,7 +40,7 @@ def columns(kind: str, n: int) -> st.SearchStrategy[list[Any]]:
 
 def expect_same(schema: Schema, frame: dict[str, list[Any]]) -> None:
     """The same ids and values of each row, or the same kind of error."""
-    records = RecordSchema(schema.to_json())
+    records = RecordSchema.from_json(schema.to_json())
     try:
         rows = schema.transform(frame)
     except (SchemaError, DataError) as error:
@@ -56,6 +56,8 @@ def expect_same(schema: Schema, frame: dict[str, list[Any]]) -> None:
         ones if rows.values is None else rows.values,
         rtol=1e-6,
     )
+    shared = schema.records().transform(frame)
+    assert shared.ids.tolist() == rows.ids.tolist()
     as_records = [dict(zip(frame, row, strict=True)) for row in zip(*frame.values(), strict=True)]
     again = records.transform(as_records)
     assert again.ids.tolist() == rows.ids.tolist()
@@ -85,7 +87,7 @@ def test_dates_are_found_by_their_texts_and_texts_of_dates() -> None:
     expect_same(schema, {"day": ["2024-01-31", " 2024-02-01 18:30:00", "2024-02-01T18:30:00", "x"]})
     expect_same(schema, {"day": [datetime.date(2024, 1, 31)]})
     utc = datetime.datetime(2024, 2, 1, 18, 30, tzinfo=datetime.UTC)
-    records = RecordSchema(schema.to_json())
+    records = RecordSchema.from_json(schema.to_json())
     assert records.transform({"day": [utc]}).ids.tolist() == [2]
     assert records.transform({"day": np.array(["2024-01-31"], "M8[ns]")}).ids.tolist() == [1]
     with pytest.raises(SchemaError, match="expected a date"):
@@ -143,7 +145,7 @@ def test_bags_of_separated_strings_and_what_grew_later() -> None:
     schema = Schema([Bag("t", sep="|"), Categorical("u")])
     schema.fit({"t": ["a|b", "c"], "u": [1, 2]}).partial_fit({"t": ["d| e", ""], "u": [3, 1]})
     expect_same(schema, {"t": [" e |a|a", None, "", "x||b"], "u": [3, None, 2, 9]})
-    records = RecordSchema(schema.to_json())
+    records = RecordSchema.from_json(schema.to_json())
     assert records.n_features_ == schema.n_features_
     assert records.field_of_.tolist() == schema.field_of_.tolist()
     one_side = records.transform([{"u": "3"}], fields=["u"])
@@ -172,12 +174,20 @@ def test_what_cannot_be_a_row_is_refused(frame: Any) -> None:
     schema = Schema([Categorical("user"), Numeric("age"), Bag("tags")])
     schema.fit({"user": [1], "age": [2.0], "tags": [["a"]]})
     with pytest.raises((SchemaError, DataError)):
-        RecordSchema(schema.to_json()).transform(frame)
+        RecordSchema.from_json(schema.to_json()).transform(frame)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "crossfm-schema"}', "nonsense"])
 def test_text_that_is_no_schema_is_refused(text: str) -> None:
     with pytest.raises(SchemaError):
-        RecordSchema(text)
+        RecordSchema.from_json(text)
     with pytest.raises(SchemaError, match="not fitted"):
-        RecordSchema(Schema([Categorical("a")]).to_json())
+        RecordSchema.from_json(Schema([Categorical("a")]).to_json())
+
+
+def test_what_a_schema_learns_later_its_records_do_not_know() -> None:
+    schema = Schema([Categorical("a"), Categorical("b")]).fit({"a": [1], "b": ["x"]})
+    records = schema.records()
+    schema.partial_fit({"a": [2], "b": ["y"]})
+    assert records.transform([{"a": 2, "b": "y"}]).ids.tolist() == [0, 2]
+    assert schema.records().transform([{"a": 2, "b": "y"}]).ids.tolist() == [4, 5]

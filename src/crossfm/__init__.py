@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
         metrics,
         nn,
         retrieval,
+        runtime,
         solvers,
         store,
     )
@@ -83,6 +84,7 @@ _MODULES = (
     "metrics",
     "nn",
     "retrieval",
+    "runtime",
     "solvers",
     "store",
 )
@@ -121,6 +123,7 @@ __all__ = [
     "metrics",
     "nn",
     "retrieval",
+    "runtime",
     "solvers",
     "store",
 ]

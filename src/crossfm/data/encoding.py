@@ -19,6 +19,7 @@ from crossfm.data.bags import Bags, pool, read_bags
 from crossfm.data.coded import Coded, Codes, coded
 from crossfm.data.fields import Bag, Categorical, Field, Numeric
 from crossfm.data.hashing import bucket_of
+from crossfm.data.records import Lookup, Scale
 from crossfm.data.values import Values, canonical, numbers
 from crossfm.data.vocabulary import Vocabulary
 from crossfm.errors import DataError, SchemaError
@@ -112,6 +113,10 @@ class Encoding(abc.ABC):
         """Types that a reader of text must not guess otherwise, by column."""
 
     @abc.abstractmethod
+    def for_records(self) -> Lookup | Scale:
+        """What a `RecordSchema` needs of it."""
+
+    @abc.abstractmethod
     def state(self) -> dict[str, Any]:
         """What `restore` needs, of JSON's types."""
 
@@ -154,6 +159,11 @@ class LookupEncoding(Encoding):
     @property
     def column_types(self) -> dict[str, pa.DataType]:
         return {self.name: pa.string()} if self.vocabulary.kind == "string" else {}
+
+    def for_records(self) -> Lookup:
+        if self.buckets is not None:
+            return Lookup(None, None, self.buckets)
+        return Lookup(self.vocabulary.kind, self.vocabulary.index, len(self.vocabulary))
 
     def state(self) -> dict[str, Any]:
         return {} if self.buckets is not None else self.vocabulary.state()
@@ -318,6 +328,9 @@ class NumericEncoding(Encoding):
     @property
     def column_types(self) -> dict[str, pa.DataType]:
         return {}
+
+    def for_records(self) -> Scale:
+        return Scale(self.mean, self.std, self.edges)
 
     def state(self) -> dict[str, Any]:
         if self.field.scale == "bucket":

@@ -48,30 +48,30 @@ class PositionIndex:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._index: Any = _native.StringIndex() if kind == "string" else _native.IntIndex()
+        self.native: Any = _native.StringIndex() if kind == "string" else _native.IntIndex()
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.native)
 
     def insert(self, array: pa.Array) -> None:
         """Append values, distinct and not missing. Costs in proportion to them alone."""
-        self._index.insert(*_arguments(array))
+        self.native.insert(*_arguments(array))
 
     def find(self, array: pa.Array) -> NDArray[np.int32]:
         """The position of each value; -1 where it is missing or was never inserted."""
-        return _unset_nulls(self._index.find(*_arguments(array)), array)
+        return _unset_nulls(self.native.find(*_arguments(array)), array)
 
     def encode(self, array: pa.Array) -> NDArray[np.int32]:
         """As `find`, but values that were never inserted are."""
-        return self._index.encode(*_arguments(array), *bitmap(array))
+        return self.native.encode(*_arguments(array), *bitmap(array))
 
     def take(self) -> pa.Array:
         """The values in the order of their positions; the index is empty afterwards."""
         if self.kind == "string":
-            offsets, data = self._index.take()
+            offsets, data = self.native.take()
             parts = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
             return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, parts)
-        bits = self._index.take()
+        bits = self.native.take()
         if self.kind == "bool":
             return pa.array(bits).cast(pa.bool_())
         return pa.Array.from_buffers(ARROW[self.kind], len(bits), [None, pa.py_buffer(bits)])

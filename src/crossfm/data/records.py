@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,48 +17,67 @@ from crossfm.data.plain_values import Known, as_kind, known, number, text_of
 from crossfm.data.rows import Rows
 from crossfm.errors import DataError, SchemaError, did_you_mean
 
-__all__ = ["RecordSchema"]
+__all__ = ["Lookup", "RecordSchema", "Scale"]
 
-EPOCH_KIND = "M8[us]"
 
 # The local id and the value of each of one record's features.
 Features: TypeAlias = Iterable[tuple[int, float]]
 
 
-class RecordSchema:
-    r"""What `Schema` does in `transform`, for single records: milliseconds become microseconds.
+class Lookup(NamedTuple):
+    """What a field of values knows.
 
-    It takes dicts of plain Python values and needs neither Arrow nor pandas, which is what a
-    service wants that scores a request at a time. Ids and values are those of `Schema.transform`.
-    It encodes only; what it knows is what the schema had learned.
+    Attributes:
+        kind: of its values; None: it knows none, or hashes them.
+        index: the core's, of their positions.
+        size: number of values, or of buckets.
+    """
+
+    kind: str | None
+    index: Any
+    size: int
+
+
+class Scale(NamedTuple):
+    """What a field of numbers knows: ``(x - mean) / std``, or the inner edges of its buckets."""
+
+    mean: float
+    std: float
+    edges: NDArray[np.float64]
+
+
+class RecordSchema:
+    """What `Schema.transform` does, for a few records at a time, in a tenth of the time.
+
+    It takes plain Python values and needs neither Arrow nor pandas, which is what a service wants
+    that scores a request at a time. Ids and values are those of the schema that it was made from,
+    `Schema.records` or its JSON; it encodes only, and learns nothing.
 
     Args:
-        text: the JSON of a fitted schema (`Schema.to_json`).
-
-    Raises:
-        SchemaError: text that is no schema, or of one that is not fitted.
+        fields: what the columns are.
+        learned: of each field.
+        runs: field and count of consecutive ids, as the schema has them.
 
     Example:
         >>> from crossfm.data import Schema
         >>> log = {"user": [7, 9, 7], "age": [20.0, 40.0, 60.0], "tags": [["a", "b"], [], None]}
         >>> schema = Schema([Categorical("user"), Numeric("age"), Bag("tags")]).fit(log)
-        >>> records = RecordSchema(schema.to_json())
+        >>> records = RecordSchema.from_json(schema.to_json())
         >>> rows = records.transform([{"user": "9", "age": None, "tags": ["b", "new"]}])
         >>> schema.feature_names(rows.ids)
         ['user=9', 'age=<missing>', 'tags=b', 'tags=<unknown>']
     """
 
-    def __init__(self, text: str | bytes) -> None:
-        try:
-            document = json.loads(text)
-            if document["format"] != "crossfm-schema":
-                raise SchemaError("its format is another")
-            self.fields, self._coders = _read(document["fields"])
-            runs = [(int(f), int(n)) for f, n in document["runs"]]
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise SchemaError(f"the text is no fitted schema: {error!r}") from error
-        if not runs:
-            raise SchemaError("the schema is not fitted")
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        learned: Sequence[Lookup | Scale],
+        runs: Sequence[tuple[int, int]],
+    ) -> None:
+        self.fields = tuple(fields)
+        self._coders: list[_Coder] = [
+            _CODERS[type(field)](field, one) for field, one in zip(fields, learned, strict=True)
+        ]
         self.n_features_ = sum(n for _, n in runs)
         self.field_of_ = np.repeat([f for f, _ in runs], [n for _, n in runs]).astype(np.int32)
         self._starts: list[list[int]] = [[] for _ in self.fields]  # of each run of a field
@@ -68,9 +87,35 @@ class RecordSchema:
             self._starts[f].append(first)
             self._ends[f].append((self._ends[f] or [0])[-1] + n)
             first += n
-        for coder, ends, field in zip(self._coders, self._ends, self.fields, strict=True):
-            if coder.size != (ends or [0])[-1]:
-                raise SchemaError(f"field {field.name!r} has {coder.size} features, ids for others")
+
+    @staticmethod
+    def from_json(text: str | bytes) -> RecordSchema:
+        """From the text of a fitted schema, `Schema.to_json`.
+
+        Raises:
+            SchemaError: text that is no schema, is broken, or of one that is not fitted.
+        """
+        try:
+            document = json.loads(text)
+            if document["format"] != "crossfm-schema" or document["version"] != 1:
+                raise SchemaError("it is of another format or version")
+            fields, learned = [], []
+            for entry in document["fields"]:
+                options = {name: x for name, x in entry.items() if name not in ("kind", "fitted")}
+                fields.append(KINDS[entry["kind"]](**options))
+                if entry["fitted"] is None:
+                    raise SchemaError("the schema is not fitted")
+                learned.append(_learned(fields[-1], entry["fitted"]))
+            runs = [(int(f), int(n)) for f, n in document["runs"]]
+            found = RecordSchema(fields, learned, runs)
+            sizes = [(ends or [0])[-1] for ends in found._ends]
+        except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+            raise SchemaError(f"the text is no fitted schema: {error!r}") from error
+        for coder, size in zip(found._coders, sizes, strict=True):
+            if coder.size != size:
+                name = coder.columns[0]
+                raise SchemaError(f"field {name!r} has {coder.size} features but {size} ids")
+        return found
 
     @property
     def field_names(self) -> list[str]:
@@ -152,22 +197,12 @@ class RecordSchema:
         return {name: [record[name] for record in frame] for name in names}, len(frame)
 
 
-class _Lookup:
+class _LookupCoder:
     """Values of a vocabulary, or buckets, by local id; 0: unknown or missing."""
 
-    def __init__(self, field: Categorical | Bag, state: Mapping[str, Any]) -> None:
+    def __init__(self, field: Categorical | Bag, learned: Lookup) -> None:
         self.name, self.buckets = field.name, field.hash_buckets
-        self.kind: str | None = None
-        self._size = self.buckets or 0
-        if self.buckets is not None:
-            return
-        self.kind = state["kind"]
-        values = state["values"]
-        self._index: Any = _native.StringIndex() if self.kind == "string" else _native.IntIndex()
-        self._index.insert(*self._arguments(values))
-        self._size = len(values)
-        if len(self._index) != len(values):
-            raise SchemaError(f"values of {self.name!r} repeat")
+        self.kind, self._index, self._size = learned
 
     @property
     def size(self) -> int:
@@ -188,27 +223,24 @@ class _Lookup:
         wanted = [as_kind(value, kind, name) for value in given]
         there = [i for i, value in enumerate(wanted) if value is not None]
         out = [0] * len(given)
-        found = self._index.find(*self._arguments([wanted[i] for i in there]))
+        found = self._index.find(*_arguments([wanted[i] for i in there], kind))
         for i, place in zip(there, found.tolist(), strict=True):
-            out[i] = place + 1
+            out[i] = place + 1 if place < self._size else 0  # the index may have grown since
         return out
 
-    def _arguments(self, values: Sequence[Any]) -> tuple[NDArray[Any], ...]:
-        return _bytes(values) if self.kind == "string" else (_bits(values, self.kind),)
 
-
-class _CategoricalCoder(_Lookup):
-    def __init__(self, field: Categorical, state: Mapping[str, Any]) -> None:
-        super().__init__(field, state)
+class _CategoricalCoder(_LookupCoder):
+    def __init__(self, field: Categorical, learned: Lookup) -> None:
+        super().__init__(field, learned)
         self.columns = [field.name]
 
     def features(self, column: list[Any]) -> Iterable[Features]:
         return [((local, 1.0),) for local in self.find(column)]
 
 
-class _BagCoder(_Lookup):
-    def __init__(self, field: Bag, state: Mapping[str, Any]) -> None:
-        super().__init__(field, state)
+class _BagCoder(_LookupCoder):
+    def __init__(self, field: Bag, learned: Lookup) -> None:
+        super().__init__(field, learned)
         self.field = field
         self.columns = [field.name] + ([field.weights] if field.weights else [])
 
@@ -251,10 +283,9 @@ class _BagCoder(_Lookup):
 
 
 class _NumericCoder:
-    def __init__(self, field: Numeric, state: Mapping[str, Any]) -> None:
+    def __init__(self, field: Numeric, learned: Scale) -> None:
         self.field, self.columns = field, [field.name]
-        self.edges = np.array(state.get("edges", []), np.float64)
-        self.mean, self.std = float(state.get("mean", 0.0)), float(state.get("std", 1.0))
+        self.mean, self.std, self.edges = learned
         if field.scale == "raw":
             self.mean, self.std = 0.0, 1.0
 
@@ -282,22 +313,24 @@ class _NumericCoder:
 
 
 _Coder: TypeAlias = _CategoricalCoder | _BagCoder | _NumericCoder
-_CODERS: dict[str, Callable[..., _Coder]] = {
-    "categorical": _CategoricalCoder, "bag": _BagCoder, "numeric": _NumericCoder,
+_CODERS: dict[Any, Callable[..., _Coder]] = {
+    Categorical: _CategoricalCoder, Bag: _BagCoder, Numeric: _NumericCoder,
 }  # fmt: skip
 
 
-def _read(entries: list[dict[str, Any]]) -> tuple[tuple[Field, ...], list[_Coder]]:
-    fields, coders = [], []
-    for entry in entries:
-        entry = dict(entry)
-        kind, state = entry.pop("kind"), entry.pop("fitted")
-        field = KINDS[kind](**entry)
-        if state is None:
-            raise SchemaError("the schema is not fitted")
-        fields.append(field)
-        coders.append(_CODERS[kind](field, state))
-    return tuple(fields), coders
+def _learned(field: Field, state: Mapping[str, Any]) -> Lookup | Scale:
+    """From a schema's JSON."""
+    if isinstance(field, Numeric):
+        edges = np.array(state.get("edges", []), np.float64)
+        return Scale(float(state.get("mean", 0.0)), float(state.get("std", 1.0)), edges)
+    if field.hash_buckets is not None:
+        return Lookup(None, None, field.hash_buckets)
+    kind, values = state["kind"], state["values"]
+    index: Any = _native.StringIndex() if kind == "string" else _native.IntIndex()
+    index.insert(*_arguments(values, kind))
+    if len(index) != len(values):
+        raise SchemaError(f"values of {field.name!r} repeat")
+    return Lookup(kind, index, len(values))
 
 
 def _elements(bag: Any, name: str, sep: str | None) -> list[Any] | None:
@@ -325,6 +358,11 @@ def _listed(column: Any) -> list[Any]:
     return list(column)
 
 
+def _arguments(values: Sequence[Any], kind: str | None) -> tuple[NDArray[Any], ...]:
+    """Values as the core's index takes them."""
+    return _bytes(values) if kind == "string" else (_bits(values, kind),)
+
+
 def _bytes(texts: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Offsets and bytes, as the core takes strings."""
     try:
@@ -343,7 +381,7 @@ def _bits(values: Sequence[Known], kind: str | None) -> NDArray[np.int64]:
     if kind == "uint":
         return np.array(values, np.uint64).view(np.int64)
     if kind == "datetime" and values and not isinstance(values[0], int):
-        return np.array(values, EPOCH_KIND).astype(np.int64)
+        return np.array(values, "M8[us]").astype(np.int64)
     return np.array(values, np.int64)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from crossfm.data import inputs
 from crossfm.data.fields import Categorical
-from crossfm.data.rows import Rows
+from crossfm.data.rows import Rows, side_by_side
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError, SchemaError, did_you_mean
 
-__all__ = ["Relation", "RelationBlock", "Relations", "expect_column", "side_by_side"]
+__all__ = ["Relation", "RelationBlock", "Relations", "expect_column"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,23 +330,3 @@ def _places(keys: Schema, table: pa.Table) -> NDArray[Any]:
             " a row for each key; keep one of them, or gather what they have into a bag"
         )
     return units
-
-
-def side_by_side(parts: Sequence[Rows]) -> Rows:
-    """Rows that hold the features of those of all parts, one part after another."""
-    n = len(parts[0])
-    lengths = [part.row_lengths() for part in parts]
-    offsets = np.zeros(n + 1, np.int64)
-    np.cumsum(np.sum(lengths, axis=0), out=offsets[1:])
-    ids = np.empty(int(offsets[-1]), np.result_type(*(part.ids.dtype for part in parts)))
-    ones = all(part.values is None for part in parts)
-    values = None if ones else np.ones(len(ids), np.float32)
-    at = offsets[:-1].copy()
-    for part, own in zip(parts, lengths, strict=True):
-        places = np.arange(part.nnz) + np.repeat(at - part.row_offsets()[:-1], own)
-        ids[places] = part.ids
-        if values is not None and part.values is not None:
-            values[places] = part.values
-        at += own
-    even = all(part.offsets is None for part in parts)
-    return Rows(ids, values, None if even else offsets, n_rows=n)

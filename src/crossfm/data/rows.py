@@ -15,7 +15,7 @@ from crossfm.errors import DataError
 if TYPE_CHECKING:
     import scipy.sparse
 
-__all__ = ["RowStats", "Rows"]
+__all__ = ["RowStats", "Rows", "side_by_side"]
 
 Room = Callable[[str, int, "np.dtype[Any]"], NDArray[Any]]
 
@@ -363,3 +363,23 @@ def _integers(array: NDArray[Any]) -> NDArray[Any]:
     if array.size == 0:
         return array.astype(np.int64)
     raise DataError(f"ids must be integers, got {array.dtype}")
+
+
+def side_by_side(parts: Sequence[Rows]) -> Rows:
+    """Rows that hold the features of those of all parts, one part after another."""
+    n = len(parts[0])
+    lengths = [part.row_lengths() for part in parts]
+    offsets = np.zeros(n + 1, np.int64)
+    np.cumsum(np.sum(lengths, axis=0), out=offsets[1:])
+    ids = np.empty(int(offsets[-1]), np.result_type(*(part.ids.dtype for part in parts)))
+    ones = all(part.values is None for part in parts)
+    values = None if ones else np.ones(len(ids), np.float32)
+    at = offsets[:-1].copy()
+    for part, own in zip(parts, lengths, strict=True):
+        places = np.arange(part.nnz) + np.repeat(at - part.row_offsets()[:-1], own)
+        ids[places] = part.ids
+        if values is not None and part.values is not None:
+            values[places] = part.values
+        at += own
+    even = all(part.offsets is None for part in parts)
+    return Rows(ids, values, None if even else offsets, n_rows=n)

@@ -17,6 +17,7 @@ from crossfm.data.fields import KINDS, Bag, Categorical, Field, Numeric
 from crossfm.data.frames import to_arrow
 from crossfm.data.infer import Guess, infer
 from crossfm.data.learning import learn_encodings
+from crossfm.data.records import RecordSchema
 from crossfm.data.rows import Rows
 from crossfm.data.show import schema_table
 from crossfm.data.threads import on_threads, threads_for
@@ -236,6 +237,17 @@ class Schema:
             weights=_target(table, weights, "weight"),
             n_rows=table.num_rows,
         )
+
+    def records(self) -> RecordSchema:
+        """The same encoding for single records of plain Python values, without a copy of it.
+
+        What the schema learns later the records do not know.
+
+        Raises:
+            SchemaError: not fitted.
+        """
+        learned = [encoding.for_records() for encoding in self._fitted()]
+        return RecordSchema(self.fields, learned, self._runs)
 
     # --- names ------------------------------------------------------------------------------
 

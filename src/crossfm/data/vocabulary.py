@@ -120,13 +120,21 @@ class Vocabulary:
             return str(strings(Values(self.kind, self.values.slice(position, 1)))[0].as_py())
         return str(self.values[position].as_py())
 
+    @property
+    def index(self) -> Any:
+        """The core's index of the positions; None where no value is known."""
+        return None if self.kind is None else self._found_index().native
+
     def _positions(self, array: pa.Array) -> NDArray[np.int32]:
+        return self._found_index().find(array)
+
+    def _found_index(self) -> PositionIndex:
         index = self._index
         if index is None:
             index = PositionIndex(str(self.kind))
             index.insert(self.values)
             self._index = index  # filled before another thread may look into it
-        return index.find(array)
+        return index
 
     def _adopt(self, column: Values) -> pa.Array:
         """The column as the vocabulary's kind, which is widened where a value would be lost."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfm.data import inputs
-from crossfm.data.relations import RelationBlock, Relations, side_by_side
-from crossfm.data.rows import Rows
+from crossfm.data.relations import RelationBlock, Relations
+from crossfm.data.rows import Rows, side_by_side
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError, SchemaError
 from crossfm.estimators._learning import learn_schema, named, read_table

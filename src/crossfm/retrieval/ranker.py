@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from crossfm import _native
 from crossfm.data import inputs
-from crossfm.data.relations import side_by_side
-from crossfm.data.rows import Rows
+from crossfm.data.fields import Bag
+from crossfm.data.records import RecordSchema
+from crossfm.data.rows import Rows, side_by_side
 from crossfm.errors import DataError, SchemaError, did_you_mean
-from crossfm.model import FactorModel
 from crossfm.retrieval.places import Places
+from crossfm.retrieval.retriever import Retriever
 from crossfm.retrieval.topk import TopK
-from crossfm.retrieval.vectors import Vectors
+from crossfm.retrieval.vectors import Vectors, model_of
 
 __all__ = ["Query", "Ranker"]
 
@@ -33,7 +34,8 @@ class Ranker:
         query_fields: the model's fields that describe the query.
         item_fields: those that describe a candidate.
         cross_fields: those that need both, whose columns come with the candidates.
-        items: a catalogue to take candidates from by id: a frame, dict or path, a row an item.
+        items: a catalogue to take candidates from by id: a frame, dict or path, a row an item; or
+            a `Retriever`, whose items are taken as they are now.
         id: the column of `items` with the ids; None: the first of `item_fields`.
 
     Attributes:
@@ -68,7 +70,7 @@ class Ranker:
         id: str | None = None,
     ) -> None:
         self.model = model_of(model)
-        schema = self.model.schema
+        schema: Any = self.model.schema
         if schema is None:
             raise SchemaError("the model has no schema to read columns by; fit it on named columns")
         sides = [_listed(one) for one in (query_fields, item_fields, cross_fields)]
@@ -76,6 +78,7 @@ class Ranker:
         self.sides = Vectors(self.model, sides[0], [*sides[1], *sides[2]])  # checks the names
         self.mode = "full" if sides[2] else "vectors"
         self._schema = schema
+        self._records = schema if isinstance(schema, RecordSchema) else schema.records()
         self._places: Places | None = None
         self._rows: Rows | None = None
         self._vectors = np.empty((0, self.sides.dimension), np.float32)
@@ -84,17 +87,31 @@ class Ranker:
             self._keep(items)
 
     def _keep(self, items: Any) -> None:
-        table = inputs.as_table(items, None, self._schema.column_types, dictionaries=False)
-        if self.id not in table.column_names:
-            names = table.column_names
+        if isinstance(items, Retriever):
+            if items.sides.item_fields != self.sides.item_fields or self.mode == "full":
+                raise SchemaError("the retriever's items have other fields than the ranker's")
+            self.id = items.id
+            self._places = Places(items.ids, self.id)
+            self._vectors = items.vectors()
+            return
+        plain = isinstance(self._schema, RecordSchema)
+        if not plain:
+            items = inputs.as_table(items, None, self._schema.column_types, dictionaries=False)
+        names = list(items) if plain else items.column_names
+        if self.id not in names:
             raise SchemaError(
                 f"items have no column {self.id!r}.{did_you_mean(self.id, names)} They have {names}"
             )
-        self._places = Places(table.column(self.id).to_numpy(), self.id)
+        self._places = Places(_column(items, self.id), self.id)
         if self.mode == "full":
-            self._rows = self._schema.transform(table, fields=self._item_fields)
+            self._rows = self._schema.transform(items, fields=self._item_fields)
         else:
-            self._vectors = self.sides.item_vectors(table)
+            self._vectors = self.sides.item_vectors(items)
+
+    def rows(self, frame: Any, fields: list[str]) -> Rows:
+        """The features of some fields; records of plain values take the short way."""
+        encoding = self._records if isinstance(frame, list | tuple) else self._schema
+        return encoding.transform(frame, fields=fields)
 
     def query(self, query: Any) -> Query:
         """A query made ready: its part of the score is computed here, once.
@@ -105,16 +122,23 @@ class Ranker:
         Raises:
             DataError, SchemaError: not one row, or a column that is missing.
         """
-        frame = query
-        if isinstance(query, Mapping):
-            frame = {
-                name: [value] if _is_one(value, name, self._schema) else value
-                for name, value in query.items()
-            }
-        rows = self._schema.transform(frame, fields=self._query_fields)
+        if isinstance(query, Mapping) and self._is_record(query):
+            rows = self._records.transform([query], fields=self._query_fields)
+        else:
+            rows = self._schema.transform(query, fields=self._query_fields)
         if len(rows) != 1:
             raise DataError(f"a query is one row, got {len(rows)}")
         return Query(self, rows)
+
+    def _is_record(self, query: Mapping[str, Any]) -> bool:
+        """Whether a dict is one row, not columns: a bag's value is a list itself."""
+        for field in self._records.fields:
+            value = query.get(field.name)
+            if isinstance(value, list | tuple | np.ndarray):
+                if not isinstance(field, Bag) or field.sep is not None:
+                    return False
+                return not (len(value) and isinstance(value[0], list | tuple | np.ndarray))
+        return True
 
     def scores(self, query: Any, candidates: Any, cross: Any = None) -> NDArray[np.float32]:
         """The score of each candidate ``[n]``; see `Query.scores`."""
@@ -159,7 +183,8 @@ class Query:
                 out = np.empty(len(places), np.float32)
                 _native.dot_rows(ranker._vectors, places, self._vector, self._constant, out)
                 return out
-            return ranker.sides.item_vectors(candidates) @ self._vector + self._constant
+            rows = ranker.rows(candidates, ranker._item_fields)
+            return ranker.sides.of_items(rows) @ self._vector + self._constant
         return self._in_full(candidates, cross, by_id)
 
     def rank(self, candidates: Any, k: int | None = None, cross: Any = None) -> TopK:
@@ -181,16 +206,13 @@ class Query:
         if _are_ids(candidates):
             ids = np.asarray(candidates)[order]
         else:
-            table = inputs.as_table(candidates)
-            ids = order
-            if self._ranker.id in table.column_names:
-                ids = table.column(self._ranker.id).to_numpy()[order]
+            named = _column(candidates, self._ranker.id)
+            ids = order if named is None else named[order]
         return TopK(ids[None], scores[order][None])
 
     def _in_full(self, candidates: Any, cross: Any, by_id: bool) -> NDArray[np.float32]:
         """Each candidate scored with the query, where there are fields of both."""
         ranker = self._ranker
-        schema = ranker._schema
         if by_id:
             assert ranker._places is not None
             assert ranker._rows is not None
@@ -201,27 +223,13 @@ class Query:
                     " the query and the item: give them with cross=, a row a candidate"
                 )
         else:
-            items = schema.transform(candidates, fields=ranker._item_fields)
+            items = ranker.rows(candidates, ranker._item_fields)
             cross = candidates if cross is None else cross
-        both = schema.transform(cross, fields=ranker._cross_fields)
+        both = ranker.rows(cross, ranker._cross_fields)
         if len(both) != len(items):
             raise DataError(f"cross has {len(both)} rows for {len(items)} candidates")
         query = self._rows.take(np.zeros(len(items), np.int64))
         return ranker.model.score(side_by_side([query, items, both]))
-
-
-def model_of(given: Any) -> FactorModel:
-    """The machine of an estimator, or itself.
-
-    Raises:
-        DataError: something else.
-    """
-    model = given if isinstance(given, FactorModel) else getattr(given, "model_", None)
-    if not isinstance(model, FactorModel):
-        raise DataError(
-            f"expected a FactorModel or a fitted estimator that has one, got {type(given).__name__}"
-        )
-    return model
 
 
 def _listed(given: str | Sequence[str]) -> list[str]:
@@ -237,15 +245,12 @@ def _are_ids(candidates: Any) -> bool:
     return False
 
 
-def _is_one(value: Any, name: str, schema: Any) -> bool:
-    """Whether a dict's value is that of one row: a bag's is a list itself."""
-    from crossfm.data.fields import Bag
-
-    of_bag = any(
-        isinstance(field, Bag) and field.sep is None and name in (field.name, field.weights)
-        for field in schema.fields
-    )
-    is_list = isinstance(value, list | tuple | np.ndarray)
-    if of_bag:
-        return not (is_list and len(value) and isinstance(value[0], list | tuple | np.ndarray))
-    return not is_list
+def _column(frame: Any, name: str) -> Any:
+    """A column of a frame or of records ``[n]``; None: there is none of the name."""
+    if isinstance(frame, list | tuple):
+        found = [record.get(name) for record in frame]
+        return None if None in found else np.array(found)
+    if isinstance(frame, Mapping):
+        return np.asarray(frame[name]) if name in frame else None
+    table = inputs.as_table(frame)
+    return table.column(name).to_numpy() if name in table.column_names else None

@@ -9,20 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from crossfm.data import inputs
-from crossfm.data.encoding import encoding_for
-from crossfm.data.fields import Categorical
 from crossfm.data.files import replacing
-from crossfm.data.schema import Schema
-from crossfm.errors import DataError, ModelFileError, SchemaError, did_you_mean
+from crossfm.data.records import RecordSchema
+from crossfm.errors import CrossfmError, DataError, ModelFileError, SchemaError
 from crossfm.model import FactorModel
-from crossfm.retrieval.ranker import model_of
+from crossfm.retrieval.catalogue import Catalogue
 from crossfm.retrieval.topk import ItemIndex, Storage, TopK
-from crossfm.retrieval.vectors import Vectors
+from crossfm.retrieval.vectors import Vectors, model_of
 
 __all__ = ["Retriever"]
 
@@ -84,15 +80,17 @@ class Retriever:
         if schema is None:
             raise SchemaError("the model has no schema to read items by; fit it on named columns")
         first = [item_fields] if isinstance(item_fields, str) else list(item_fields)
-        self.id, self.n_jobs = first[0] if id is None else id, n_jobs
+        self.n_jobs = n_jobs
+        self.catalogue = Catalogue(first[0] if id is None else id)
         self._index = ItemIndex(self.sides.dimension, storage)
-        self._keys = Schema([Categorical(self.id)])
-        self._table: pa.Table | None = None
-        self._live = np.zeros(0, bool)
-        self._place = np.zeros(1, np.int64)  # of each id that the keys know
         self.put(items)
 
     # --- the catalogue ----------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The column with what names an item."""
+        return self.catalogue.id
 
     @property
     def dimension(self) -> int:
@@ -102,12 +100,16 @@ class Retriever:
     @property
     def n_items(self) -> int:
         """Items that can be found."""
-        return int(self._live.sum())
+        return int(self.catalogue.live.sum())
 
     @property
     def ids(self) -> NDArray[Any]:
         """What names each item."""
-        return self._names()[self._live]
+        return self.catalogue.names[self.catalogue.live]
+
+    def vectors(self) -> NDArray[np.float32]:
+        """The vector of each item ``[n_items, d]``, in the order of `ids`."""
+        return self._index.vectors(np.flatnonzero(self.catalogue.live))
 
     @property
     def nbytes(self) -> int:
@@ -120,39 +122,14 @@ class Retriever:
         Raises:
             SchemaError, DataError: as the constructor; nothing is changed then.
         """
-        table = inputs.as_table(items, None, self._types(), dictionaries=False)
-        if self.id not in table.column_names:
-            names = table.column_names
-            raise SchemaError(
-                f"items have no column {self.id!r}.{did_you_mean(self.id, names)} They have {names}"
-            )
-        if not table.num_rows:
-            if self._table is None:
-                raise DataError("there are no items")
-            return self
-        keys = self._keys.copy()
-        own = table.select([self.id])
-        keys = keys.partial_fit(own) if keys.is_fitted else keys.fit(own)
-        units = keys.transform(own).ids.astype(np.int64)
-        if units.min() == 0:
-            raise DataError(f"row {int(np.argmin(units))} of the items has no {self.id!r}")
-        counts = np.bincount(units)
-        if counts.max() > 1:
-            unit = int(np.argmax(counts > 1))
-            raise DataError(f"{keys.feature_name(unit)} is {counts[unit]} times among the items")
-        vectors = self.sides.item_vectors(table)
-        place = np.full(keys.n_features_, -1)
-        place[: len(self._place)] = self._place
-        place[0] = -1
-        new = place[units] < 0
-        place[units[new]] = len(self._index) + np.arange(int(new.sum()))
-        at = place[units]
-        self._index.put(at, vectors)
-        live = np.zeros(len(self._index), bool)
-        live[: len(self._live)] = self._live
-        live[at] = True
-        self._table = _merged(self._table, table, at, len(live))
-        self._keys, self._place, self._live = keys, place, live
+        schema: Any = self.sides.model.schema
+        if isinstance(schema, RecordSchema):
+            raise DataError("the model was read without Arrow: its items can be searched only")
+        table = inputs.as_table(items, None, schema.column_types, dictionaries=False)
+        arrival = self.catalogue.plan(table)
+        if table.num_rows:
+            self._index.put(arrival.places, self.sides.item_vectors(table))
+            arrival.commit()
         return self
 
     def remove(self, ids: Any) -> Retriever:
@@ -161,7 +138,7 @@ class Retriever:
         Raises:
             DataError: an id that no item has.
         """
-        self._live[self._places(ids, strict=True)] = False
+        self.catalogue.remove(ids)
         return self
 
     # --- searching --------------------------------------------------------------------------
@@ -193,7 +170,7 @@ class Retriever:
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise DataError(f"k is {k!r}, expected a number from 1")
         vectors, constants = self.sides.query_vectors(queries)
-        allowed = self._allowed(filter)
+        allowed = self.catalogue.allowed(filter)
         left_out, let_in = (self._lists(name, given, len(vectors))
                             for name, given in (("exclude", exclude), ("only", only)))  # fmt: skip
         if isinstance(left_out, np.ndarray):
@@ -208,7 +185,7 @@ class Retriever:
             places, scores = self._search(vectors, int(k), allowed, left_out)
         else:
             places, scores = self._search_each(vectors, int(k), allowed, left_out, let_in)
-        names = self._names()
+        names = self.catalogue.names
         ids = names[np.maximum(places, 0)] if len(names) else np.empty(places.shape, object)
         if (places < 0).any():
             ids = ids.astype(object)
@@ -264,32 +241,6 @@ class Retriever:
 
     # --- inside -----------------------------------------------------------------------------
 
-    def _types(self) -> dict[str, pa.DataType]:
-        schema = self.sides.model.schema
-        assert schema is not None
-        return encoding_for(Categorical(self.id)).column_types | schema.column_types
-
-    def _names(self) -> NDArray[Any]:
-        assert self._table is not None
-        column = self._table.column(self.id)
-        return column.to_numpy() if not pa.types.is_dictionary(column.type) else np.array(
-            column.to_pylist(), object
-        )  # fmt: skip
-
-    def _places(self, ids: Any, *, strict: bool = False) -> NDArray[np.int64]:
-        """The places of items by id; those of unknown ones are left out, or refused."""
-        if isinstance(ids, str | bytes) or not hasattr(ids, "__len__"):
-            ids = [ids]
-        if not len(ids):
-            return np.zeros(0, np.int64)
-        units = self._keys.transform({self.id: ids}).ids
-        places = self._place[units]
-        known = places >= 0
-        known[known] &= self._live[places[known]]
-        if strict and not known.all():
-            raise DataError(f"no item has the {self.id} {np.asarray(ids, object)[~known][0]!r}")
-        return np.unique(places[known])
-
     def _lists(
         self, name: str, given: Any, n: int
     ) -> NDArray[np.int64] | list[NDArray[np.int64]] | None:
@@ -300,38 +251,10 @@ class Retriever:
             not isinstance(one, str | bytes) and hasattr(one, "__len__") for one in given
         )  # fmt: skip
         if not each:
-            return self._places(given)
+            return self.catalogue.places(given)
         if len(given) != n:
             raise DataError(f"{name} holds {len(given)} lists for {n} queries; give one for each")
-        return [self._places([] if one is None else one) for one in given]
-
-    def _allowed(self, filter: Any) -> NDArray[np.bool_]:
-        if filter is None:
-            return self._live
-        assert self._table is not None
-        if isinstance(filter, pc.Expression):
-            numbered = self._table.append_column(
-                "__place__", pa.array(np.arange(self._table.num_rows))
-            )
-            try:
-                found = numbered.filter(filter).column("__place__").to_numpy()
-            except (pa.ArrowException, KeyError, ValueError) as error:
-                raise SchemaError(
-                    f"the filter cannot be applied to the items: {error}; their columns are"
-                    f" {self._table.column_names}"
-                ) from error
-            mask = np.zeros(len(self._live), bool)
-            mask[found] = True
-            return mask & self._live
-        given = np.asarray(filter)
-        if given.dtype != bool or given.shape != (self.n_items,):
-            raise DataError(
-                f"filter has shape {list(given.shape)} and type {given.dtype}, expected an"
-                f" expression of Arrow, or bool [{self.n_items}]"
-            )
-        mask = np.zeros(len(self._live), bool)
-        mask[np.flatnonzero(self._live)[given]] = True
-        return mask
+        return [self.catalogue.places([] if one is None else one) for one in given]
 
     # --- files ------------------------------------------------------------------------------
 
@@ -345,21 +268,17 @@ class Retriever:
         """
         from safetensors.numpy import save
 
-        assert self._table is not None
-        live = np.flatnonzero(self._live)
-        sink = pa.BufferOutputStream()
-        table = self._table.take(live)
-        with pa.ipc.new_stream(sink, table.schema) as stream:
-            stream.write_table(table)
-        model = self.sides.model
+        if self.catalogue.table is None:
+            raise ModelFileError("these items were read without Arrow, and cannot be saved again")
+        state, columns = self.catalogue.state()
         about = {
-            "format": FORMAT, "version": 1, "id": self.id, "storage": self._index.storage,
+            "format": FORMAT, "version": 1, "storage": self._index.storage,
             "query_fields": self.sides.query_fields, "item_fields": self.sides.item_fields,
-            "model": _fingerprint(model),
+            "model": _fingerprint(self.sides.model), "items": state,
         }  # fmt: skip
         arrays: dict[str, NDArray[Any]] = {
-            "vectors": self._index.vectors(live),
-            "items": np.frombuffer(sink.getvalue(), np.uint8),
+            "vectors": self._index.vectors(np.flatnonzero(self.catalogue.live)),
+            "columns": np.frombuffer(columns, np.uint8),
         }
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for array in arrays.values():
@@ -384,21 +303,16 @@ class Retriever:
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             about = json.loads(strings["crossfm_items"])
             digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-            for key in ("vectors", "items"):
+            for key in ("vectors", "columns"):
                 digest.update(np.ascontiguousarray(arrays[key]).view(np.uint8).data)
             if digest.hexdigest() != strings["sha256"] or about["format"] != FORMAT:
                 raise ValueError("it fails its checksum")
             if about["version"] != 1:
                 raise ValueError(f"it is of version {about['version']}, this crossfm reads 1")
-            table = pa.ipc.open_stream(pa.py_buffer(arrays["items"])).read_all()
+            catalogue = Catalogue.from_state(about["items"], arrays["columns"].tobytes())
         except (
-            OSError,
-            SafetensorError,
-            KeyError,
-            TypeError,
-            ValueError,
-            pa.ArrowException,
-        ) as error:
+            OSError, SafetensorError, KeyError, TypeError, ValueError, CrossfmError
+        ) as error:  # fmt: skip
             raise ModelFileError(f"{name} is no whole file of items: {error}") from error
         if about["model"] != _fingerprint(model):
             raise ModelFileError(
@@ -407,15 +321,9 @@ class Retriever:
             )
         made = Retriever.__new__(Retriever)
         made.sides = Vectors(model, about["query_fields"], about["item_fields"])
-        made.id, made.n_jobs = about["id"], n_jobs
+        made.catalogue, made.n_jobs = catalogue, n_jobs
         made._index = ItemIndex(made.sides.dimension, about["storage"])
-        own = table.select([made.id])
-        made._keys = Schema([Categorical(made.id)]).fit(own)
-        n = table.num_rows
-        made._place = np.full(made._keys.n_features_, -1)
-        made._place[made._keys.transform(own).ids] = np.arange(n)
-        made._table, made._live = table, np.ones(n, bool)
-        made._index.put(np.arange(n), arrays["vectors"])
+        made._index.put(np.arange(len(catalogue)), arrays["vectors"])
         return made
 
 
@@ -426,19 +334,6 @@ def _fingerprint(model: FactorModel) -> str:
         if array is not None:
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _merged(old: pa.Table | None, new: pa.Table, at: NDArray[np.int64], n: int) -> pa.Table:
-    """The table with rows added and replaced; columns that one of them lacks are null there."""
-    if old is None:
-        return new.take(np.argsort(at)).combine_chunks()
-    origin = np.arange(n)
-    origin[at] = old.num_rows + np.arange(len(at))
-    try:
-        both = pa.concat_tables([old, new], promote_options="permissive")
-    except pa.ArrowException as error:
-        raise DataError(f"columns of the items are of other types than before: {error}") from error
-    return both.take(origin).combine_chunks()
 
 
 def _padded(found: NDArray[Any], k: int, value: float) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from crossfm.by_field import pool_fields
 from crossfm.data.rows import Rows
-from crossfm.data.schema import Schema
 from crossfm.errors import DataError, SchemaError, did_you_mean
 from crossfm.model import FactorModel
 
-__all__ = ["Vectors"]
+if TYPE_CHECKING:
+    from crossfm.data.schema import Schema
+
+__all__ = ["Vectors", "model_of"]
 
 
 class Vectors:
@@ -172,6 +174,20 @@ class Vectors:
         vectors = model.vectors(ids)
         vectors = vectors[:, other] if model.kind == "ffm" else vectors[:, None]
         return pool_fields(rows, place[fields], len(side), columns, vectors)
+
+
+def model_of(given: Any) -> FactorModel:
+    """The machine of an estimator, or itself.
+
+    Raises:
+        DataError: something else.
+    """
+    model = given if isinstance(given, FactorModel) else getattr(given, "model_", None)
+    if not isinstance(model, FactorModel):
+        raise DataError(
+            f"expected a FactorModel or a fitted estimator that has one, got {type(given).__name__}"
+        )
+    return model
 
 
 def _matrix(

@@ -9,12 +9,13 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfm.data.files import replacing
+from crossfm.data.records import RecordSchema
 from crossfm.errors import CrossfmError, DataError, ModelFileError
 from crossfm.factors import PackedFactors, Precision, check_precision, empty_factors
 from crossfm.model import FactorModel
@@ -27,9 +28,6 @@ from crossfm.store.layout import (
     parse_header,
     render_header,
 )
-
-if TYPE_CHECKING:
-    from crossfm.data.schema import Schema
 
 __all__ = ["StoredModel", "load_model", "read_header", "save_model"]
 
@@ -296,13 +294,16 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         return _checked_container(os.fspath(path), file)
 
 
-def load_model(path: str | os.PathLike[str], *, precision: Precision | None = None) -> StoredModel:
+def load_model(
+    path: str | os.PathLike[str], *, precision: Precision | None = None, records: bool = False
+) -> StoredModel:
     """Read a model file. Sizes, types and checksums are checked before anything is used.
 
     Args:
         path: the file.
         precision: how the models hold their factors: "float32", "float16" or "int8"; None: as the
             file does.
+        records: give the models the schema as a `RecordSchema`, which needs no Arrow.
 
     Raises:
         ModelFileError: no such file; a truncated, altered or foreign one; one of a newer
@@ -346,7 +347,7 @@ def load_model(path: str | os.PathLike[str], *, precision: Precision | None = No
         if "schema" in header.tensors:
             text = np.empty(header.tensors["schema"].shape, np.uint8)
             _fill(name, file, header, "schema", [text])
-            schema = read_schema(name, text.tobytes(), n)
+            schema = read_schema(name, text.tobytes(), n, records)
         attached = np.empty(0, np.uint8)
         if "attached" in header.tensors:
             attached = np.empty(header.tensors["attached"].shape, np.uint8)
@@ -450,12 +451,15 @@ def _fill(name: str, file: Any, header: Header, tensor: str, targets: list[NDArr
         raise ModelFileError(f"{name} was altered: tensor {tensor} fails its checksum. {REMEDY}")
 
 
-def read_schema(name: str, text: bytes, n_features: int) -> Schema:
+def read_schema(name: str, text: bytes, n_features: int, records: bool = False) -> Any:
     """The schema of a file. Raises ModelFileError where it is broken, or of other features."""
-    from crossfm.data.schema import Schema
+    from_json = RecordSchema.from_json
+    if not records:
+        from crossfm.data.schema import Schema
 
+        from_json = Schema.from_json  # type: ignore[assignment]
     try:
-        schema = Schema.from_json(text.decode())
+        schema = from_json(text.decode())
         size = schema.n_features_
     except (CrossfmError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{name}: its schema does not load: {error}. {REMEDY}") from error
