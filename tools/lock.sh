@@ -11,7 +11,7 @@ rm -rf "$fresh"
 "${PYTHON:-python3}" -m venv "$fresh"
 pip=("$fresh/bin/python" -m pip --disable-pip-version-check)
 read -ra wanted <<<"$("$fresh/bin/python" tools/requirements.py --build) $(
-  "$fresh/bin/python" tools/requirements.py --extras "${EXTRAS:-dev,torch,plot,onnx}")"
+  "$fresh/bin/python" tools/requirements.py --extras "${EXTRAS:-dev,torch,plot,onnx,arviz,serve}")"
 "${pip[@]}" install --progress-bar off -q "${wanted[@]}" "torch==$TORCH"
 
 {

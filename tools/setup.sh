@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=${VENV:-.venv}
 PINS=${PINS:-requirements/pinned.txt}
-EXTRAS=${EXTRAS:-dev,torch,plot,onnx,arviz}
+EXTRAS=${EXTRAS:-dev,torch,plot,onnx,arviz,serve}
 LOG=$VENV/setup.log
 
 fail() {

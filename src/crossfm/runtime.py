@@ -35,6 +35,7 @@ class Runtime:
         classes: labels, of a classifier; None: it predicts numbers.
         link: what makes predictions of scores: "identity", "log" (counts), "logistic", "softmax",
             "none" (margins: no probabilities).
+        records: what encodes records; None: the model takes `Rows` only.
 
     Example:
         >>> import crossfm as cf, os, tempfile
@@ -51,6 +52,7 @@ class Runtime:
     models: tuple[FactorModel, ...]
     classes: NDArray[Any] | None
     link: str
+    records: RecordSchema | None
 
     @staticmethod
     def load(path: str | os.PathLike[str], *, precision: Precision | None = None) -> Runtime:
@@ -65,16 +67,34 @@ class Runtime:
                 link to predict: draws of a posterior, ordered levels, tables of a relation, scaled
                 matrices. `crossfm.load` reads these.
         """
-        name = os.fspath(path)
         stored = load_model(path, precision=precision, records=True)
-        about, first = stored.metadata, stored.models[0]
+        records: Any = stored.models[0].schema
+        return Runtime.of(
+            stored.models, stored.metadata, records,
+            has_more=bool(stored.attached), name=os.fspath(path),
+        )  # fmt: skip
+
+    @staticmethod
+    def of(
+        models: Sequence[FactorModel],
+        metadata: Mapping[str, Any],
+        records: RecordSchema | None,
+        *,
+        has_more: bool = False,
+        name: str = "the file",
+    ) -> Runtime:
+        """From what a file holds; `has_more`: it has something attached.
+
+        Raises:
+            ModelFileError: as `load`.
+        """
         more = [
             words
             for words, is_so in (
-                ("draws of a posterior", about.get("draws") is not None),
-                ("ordered levels", about.get("estimator") == "OrdinalFMRegressor"),
-                ("tables of relations", bool(stored.attached)),
-                ("scaled columns of a matrix", bool(about.get("features", {}).get("scaling"))),
+                ("draws of a posterior", metadata.get("draws") is not None),
+                ("ordered levels", metadata.get("estimator") == "OrdinalFMRegressor"),
+                ("tables of relations", has_more),
+                ("scaled columns of a matrix", bool(metadata.get("features", {}).get("scaling"))),
             )
             if is_so
         ]
@@ -83,20 +103,20 @@ class Runtime:
                 f"{name} holds {more[0]}, which the small runtime does not know; read it with"
                 " crossfm.load"
             )
-        classes, link = None, "logistic" if first.task == "classification" else "identity"
+        classes, link = None, "logistic" if models[0].task == "classification" else "identity"
         try:
-            targets = about.get("targets", {})
+            targets = metadata.get("targets", {})
             if "classes" in targets:
                 classes = np.array(targets["classes"], np.dtype(targets["dtype"]))
                 hinge = targets.get("loss") == "hinge"
                 link = "none" if hinge else "logistic" if len(classes) == 2 else "softmax"
-                if len(stored.models) != (1 if len(classes) == 2 else len(classes)):
-                    raise ValueError(f"{len(stored.models)} machines for {len(classes)} classes")
+                if len(models) != (1 if len(classes) == 2 else len(classes)):
+                    raise ValueError(f"{len(models)} machines for {len(classes)} classes")
             elif targets.get("loss") == "poisson":
                 link = "log"
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(f"{name} describes targets that are none: {error}") from error
-        return Runtime(stored.models, classes, link)
+        return Runtime(tuple(models), classes, link, records)
 
     @property
     def model(self) -> FactorModel:
@@ -108,11 +128,6 @@ class Runtime:
         if len(self.models) != 1:
             raise DataError(f"there are {len(self.models)} machines, one a class; use .models")
         return self.models[0]
-
-    @property
-    def schema(self) -> RecordSchema | None:
-        """What encodes records."""
-        return self.models[0].schema  # type: ignore[return-value]  # read as such
 
     def scores(self, records: Any) -> NDArray[np.float32]:
         """Raw scores ``[n]``, or one a class ``[n, C]``.
@@ -126,9 +141,9 @@ class Runtime:
         """
         rows = records
         if not isinstance(records, Rows):
-            if self.schema is None:
+            if self.records is None:
                 raise SchemaError("the model has no schema to read columns by; give Rows")
-            rows = self.schema.transform(records)
+            rows = self.records.transform(records)
         found = [model.score(rows) for model in self.models]
         scores = found[0] if len(found) == 1 else np.stack(found, axis=1)
         if not np.isfinite(scores).all():

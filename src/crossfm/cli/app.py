@@ -15,6 +15,7 @@ from crossfm.cli.fit import fit
 from crossfm.cli.info import info
 from crossfm.cli.predict import predict
 from crossfm.cli.quantize import quantize
+from crossfm.cli.serve import serve
 
 __all__ = ["app"]
 
@@ -62,13 +63,14 @@ def crossfm(
     crossfm evaluate ratings.crossfm test.csv
     crossfm predict ratings.crossfm test.csv --out scores.csv
     crossfm explain ratings.crossfm test.csv --row 17
+    crossfm serve ratings.crossfm --items films.csv
     crossfm info ratings.crossfm [dim]# what the model holds[/]
     crossfm quantize ratings.crossfm --precision int8 --on test.csv --out small.crossfm
     """
 
 
 app.callback(help=_help(crossfm), epilog=EXIT_CODES)(crossfm)
-for _command in (fit, evaluate, predict, explain, info, quantize):
+for _command in (fit, evaluate, predict, explain, serve, info, quantize):
     app.command(_command.__name__, help=_help(_command), epilog=EXIT_CODES, no_args_is_help=True)(
         _command
     )

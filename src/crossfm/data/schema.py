@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from crossfm.data.assembling import assemble
-from crossfm.data.encoding import Counts, Encoding, encoding_for
+from crossfm.data.encoding import Counts, Encoding, LookupEncoding, encoding_for
 from crossfm.data.fields import KINDS, Bag, Categorical, Field, Numeric
 from crossfm.data.frames import to_arrow
 from crossfm.data.infer import Guess, infer
@@ -347,6 +347,27 @@ class Schema:
         starts, ends = self._blocks[self.field_names.index(name)]
         sizes = np.diff(ends, prepend=0)
         return np.concatenate([np.arange(s, s + n) for s, n in zip(starts, sizes, strict=True)])
+
+    def categories(self, name: str, prefix: str = "", limit: int | None = None) -> list[Any]:
+        """The values known of a categorical field or bag, in the order of their ids.
+
+        Fitted at once, these are in the order of falling frequency.
+
+        Args:
+            name: of the field.
+            prefix: only those whose text begins so, in any case.
+            limit: as many at most; None: all.
+
+        Raises:
+            SchemaError: not fitted, no such field, or one that keeps no values.
+        """
+        self.block(name)  # says what is missing
+        encoding = self._encodings[self.field_names.index(name)]
+        if not isinstance(encoding, LookupEncoding) or encoding.buckets is not None:
+            raise SchemaError(f"the field {name!r} keeps no values: it holds numbers, or hashes")
+        found = encoding.vocabulary.beginning_with(prefix)
+        listed: list[Any] = found.slice(0, limit).to_pylist()
+        return listed
 
     @property
     def _run_table(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

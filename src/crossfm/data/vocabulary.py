@@ -114,6 +114,13 @@ class Vocabulary:
             return np.full(len(column.array), -1, np.int32)
         return self._positions(convert(column, self.kind))
 
+    def beginning_with(self, prefix: str) -> pa.Array:
+        """The values whose text begins with a prefix, in any case, in order."""
+        if not prefix or self.kind is None:
+            return self.values
+        text = strings(Values(self.kind, self.values))
+        return self.values.filter(pc.starts_with(text, prefix, ignore_case=True))
+
     def label(self, position: int) -> str:
         """The text of one value."""
         if self.kind == "datetime":  # Python's dates end with the year 9999

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Catalogue"]
 
+FEW = 500  # ids are looked up one by one below
 EPOCH = datetime.datetime(1970, 1, 1)
 
 
@@ -41,6 +42,7 @@ class Catalogue:
         self.names: NDArray[Any] = np.empty(0, object)
         self.table: pa.Table | None = None
         self._keys: Schema | RecordSchema | None = None
+        self._records: RecordSchema | None = None  # the same keys, for a few ids
         self._place = np.full(1, -1)  # of each id that the keys know; 0: unknown
 
     def __len__(self) -> int:
@@ -100,7 +102,8 @@ class Catalogue:
             ids = [ids]
         if not len(ids) or self._keys is None:
             return np.zeros(0, np.int64)
-        places = self._place[self._keys.transform({self.id: ids}).ids]
+        keys = self._records if len(ids) < FEW and self._records is not None else self._keys
+        places = self._place[keys.transform({self.id: ids}).ids]
         known = places >= 0
         known[known] &= self.live[places[known]]
         if strict and not known.all():
@@ -191,7 +194,8 @@ class Catalogue:
         else:
             from crossfm.data.schema import Schema
 
-            self._keys = Schema.from_json(state["keys"])
+            keys = Schema.from_json(state["keys"])
+            self._keys, self._records = keys, keys.records()
             self.names = _column(self.table, self.id)
         self._place = np.full(self._keys.n_features_, -1)
         self._place[units] = np.arange(n)
@@ -226,6 +230,7 @@ class Arrival:
         live[self.places] = True
         catalogue.live, catalogue.table = live, self._table
         catalogue._keys, catalogue._place = self._keys, self._place
+        catalogue._records = self._keys.records()
         catalogue.names = _column(self._table, catalogue.id)
 
 

@@ -113,6 +113,18 @@ class Ranker:
         encoding = self._records if isinstance(frame, list | tuple) else self._schema
         return encoding.transform(frame, fields=fields)
 
+    def places(self, ids: Any) -> NDArray[np.int64]:
+        """The place of each id among the ranker's items.
+
+        Raises:
+            DataError: there are no items; an id that none has.
+        """
+        if self._places is None:
+            raise DataError(
+                "the ranker has no items to find ids among: give it items=..., or frames"
+            )
+        return self._places.of(ids)
+
     def query(self, query: Any) -> Query:
         """A query made ready: its part of the score is computed here, once.
 
@@ -172,14 +184,9 @@ class Query:
         """
         ranker = self._ranker
         by_id = _are_ids(candidates)
-        if by_id and ranker._places is None:
-            raise DataError(
-                "the ranker has no items to find ids among: give it items=..., or frames"
-            )
         if ranker.mode == "vectors":
             if by_id:
-                assert ranker._places is not None
-                places = ranker._places.of(candidates)
+                places = ranker.places(candidates)
                 out = np.empty(len(places), np.float32)
                 _native.dot_rows(ranker._vectors, places, self._vector, self._constant, out)
                 return out
@@ -214,9 +221,9 @@ class Query:
         """Each candidate scored with the query, where there are fields of both."""
         ranker = self._ranker
         if by_id:
-            assert ranker._places is not None
+            places = ranker.places(candidates)
             assert ranker._rows is not None
-            items = ranker._rows.take(ranker._places.of(candidates))
+            items = ranker._rows.take(places)
             if cross is None:
                 raise DataError(
                     "the columns " + ", ".join(map(repr, ranker._cross_fields)) + " belong to both"

@@ -8,7 +8,13 @@
 array([1., 2.], dtype=float32)
 """
 
-from crossfm.store.crossfm_file import StoredModel, load_model, read_header, save_model
+from crossfm.store.crossfm_file import (
+    StoredModel,
+    load_model,
+    read_checksum,
+    read_header,
+    save_model,
+)
 from crossfm.store.delta import DeltaInfo, apply_delta, read_delta, save_delta
 from crossfm.store.libfm import load_libfm, save_libfm
 from crossfm.store.snapshots import Snapshots, delta_paths, load_latest
@@ -22,6 +28,7 @@ __all__ = [
     "load_latest",
     "load_libfm",
     "load_model",
+    "read_checksum",
     "read_delta",
     "read_header",
     "save_delta",
