@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -13,8 +12,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from serving_runs import post, serving
 
 import crossfm as cf
 
@@ -39,32 +37,6 @@ def make(folder: Path, seed: int = 0) -> Path:
     model.fit(log, rng.normal(size=N)).save(folder / "m.crossfm")
     pq.write_table(pa.table({"film": list(range(20))}), folder / "films.parquet")
     return folder / "m.crossfm"
-
-
-@contextmanager
-def serving(model: Path, *options: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    command = [
-        sys.executable, "-m", "crossfm", "serve", str(model), "--items",
-        str(model.parent / "films.parquet"), "--port", "0", "--log", "error", *options,
-    ]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            found = re.search(r"at http://127\.0\.0\.1:(\d+)$", line.strip())
-            assert found, line + process.stderr.read()
-            yield int(found[1]), process
-        finally:
-            process.kill()
-
-
-def post(port: int, path: str, body: Any, timeout: float = 30) -> Any:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(),
-        {"content-type": "application/json"},
-    )  # fmt: skip
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
-        return json.load(answer)
 
 
 def talk(port: int, *parts: bytes, pause: float = 0.0) -> bytes:

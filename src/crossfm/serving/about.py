@@ -28,6 +28,7 @@ def about(served: Served, settings: Settings, refused: str | None) -> dict[str, 
             {
                 "name": one.name, "kind": type(one).__name__.lower(),
                 "columns": [n for n in (one.name, getattr(one, "weights", None)) if n],
+                "sep": one.sep if isinstance(one, Bag) else None,
                 "side": side, "n_values": _n_values(schema, one),
             }
         )  # fmt: skip

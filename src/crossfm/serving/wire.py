@@ -141,6 +141,7 @@ class FieldInfo(BaseModel):
     name: str
     kind: str
     columns: list[str]
+    sep: str | None = Field(description="Of a bag that is one text: what stands between values.")
     side: str | None
     n_values: int | None
 
