@@ -8,6 +8,7 @@ NB_MODULE(_native, m) {
   crossfm::bind_pairwise(m);
   crossfm::bind_sweep(m);
   crossfm::bind_topk(m);
+  crossfm::bind_ranking(m);
   crossfm::bind_parse(m);
   crossfm::bind_hash(m);
   crossfm::bind_encode(m);

@@ -23,6 +23,7 @@
 #include "kernels.hpp"
 #include "pairwise.hpp"
 #include "pool.hpp"
+#include "ranking.hpp"
 #include "sweep.hpp"
 #include "topk.hpp"
 
@@ -35,10 +36,12 @@ struct Level {
   const PairKernels* pairs;
   const SweepKernels* sweeps;
   const ScanKernels* scans;
+  const RankingKernels* rankings;
 };
 
 #define CROSSFM_LEVEL_OF(name, level) \
-  {name, &level::kernels, &level::pair_kernels(), &level::sweep_kernels(), &level::scan_kernels()}
+  {name, &level::kernels, &level::pair_kernels(), &level::sweep_kernels(), &level::scan_kernels(), \
+   &level::ranking_kernels()}
 
 // Levels that are compiled in and that this chip runs, best first.
 std::vector<Level> usable_levels() {
@@ -474,6 +477,7 @@ void start_features(const TableView& table, Array<int64_t> ids, int n_factors, f
 const PairKernels& pair_kernels() { return *chosen.pairs; }
 const SweepKernels& sweep_level() { return *chosen.sweeps; }
 const ScanKernels& scan_level() { return *chosen.scans; }
+const RankingKernels& ranking_level() { return *chosen.rankings; }
 
 void bind_fm(nb::module_& m) {
   chosen = choose();

@@ -68,6 +68,27 @@ def test_names_and_blocks() -> None:
         schema.block("ctiy")
 
 
+def test_categories_in_the_order_of_ids() -> None:
+    fields = [Categorical("user"), Bag("tags"), Numeric("age"), Categorical("zip", hash_buckets=4)]
+    table = {"user": [3, 1, 1], "tags": [["b"], ["a", "b"], None], "age": [1.0, 2, 3],
+             "zip": ["x", "y", "z"]}  # fmt: skip
+    schema = Schema(fields).fit(table)
+    for name, values in (("user", [1, 3]), ("tags", ["b", "a"])):
+        assert schema.categories(name) == values
+        first = schema.block(name)[0] + 1  # the first id is of what is not known
+        told = [schema.feature_name(first + at) for at in range(len(values))]
+        assert told == [f"{name}={value}" for value in values]
+    assert schema.categories("tags", "A") == ["a"]
+    assert schema.categories("tags", limit=1) == ["b"]
+    for name in ("age", "zip"):
+        with pytest.raises(SchemaError, match="keeps no values"):
+            schema.categories(name)
+    with pytest.raises(SchemaError, match="Did you mean 'user'"):
+        schema.categories("usr")
+    with pytest.raises(SchemaError, match="fit"):
+        Schema(fields).categories("user")
+
+
 def test_unseen_values_are_counted() -> None:
     schema = make(FIELDS).fit(LOG)
     schema.transform(LOG)

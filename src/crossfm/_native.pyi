@@ -406,6 +406,78 @@ class ItemScan:
         threads: int = 1,
     ) -> None: ...
 
+class RankingSide:
+    """
+    The rows of queries or of items, whose features cross with those of the other side.
+    """
+
+    def __init__(
+        self,
+        *,
+        ids: NDArray[numpy.int64],
+        values: NDArray[numpy.float32] | None,
+        offsets: NDArray[numpy.int64],
+        field_of: NDArray[numpy.int32] | None,
+        n_features: int,
+    ) -> None: ...
+    def vectors(
+        self,
+        *,
+        factors: NDArray[numpy.float32],
+        stride: int,
+        linear: NDArray[numpy.float32],
+        linear_stride: int,
+        S: NDArray[numpy.float32],
+        b: NDArray[numpy.float32],
+        threads: int,
+    ) -> None:
+        """
+        Write of each row the sum of its vectors, and its weights and inner interactions.
+        """
+
+class RankingPairs:
+    """
+    Queries with the items that are right for them, and what others are drawn from.
+    """
+
+    def __init__(
+        self,
+        *,
+        queries: RankingSide,
+        items: RankingSide,
+        query_of: NDArray[numpy.int32],
+        item_of: NDArray[numpy.int32],
+        user_of: NDArray[numpy.int32],
+        weights: NDArray[numpy.float32] | None,
+        seen_offsets: NDArray[numpy.int64],
+        seen: NDArray[numpy.int32],
+        share: NDArray[numpy.float64] | None,
+    ) -> None: ...
+    def train(
+        self,
+        *,
+        order: NDArray[numpy.int64] | None,
+        factors: NDArray[numpy.float32],
+        linear: NDArray[numpy.float32],
+        k: int,
+        loss: int,
+        in_batch: int,
+        n_negatives: int,
+        max_trials: int,
+        learning_rate: float,
+        l2_linear: float,
+        l2_factors: float,
+        seed: int,
+        epoch: int,
+        threads: int,
+    ) -> float:
+        """
+        One pass over pairs (loss 0: BPR, 1: WARP, 2: softmax); the weighted sum of losses.
+        """
+
+    def negatives(self, *, pair: int, seed: int, epoch: int, out: NDArray[numpy.int64]) -> None:
+        """Write the items that would be drawn for a pair, one after another."""
+
 class TextReader:
     """
     Rows of libsvm or libffm text, fed piece by piece. Of one thread at a

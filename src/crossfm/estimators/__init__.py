@@ -18,6 +18,7 @@ from crossfm.estimators.fields import (
 )
 from crossfm.estimators.orders import HOFMClassifier, HOFMRegressor
 from crossfm.estimators.ordinal import OrdinalFMRegressor
+from crossfm.estimators.ranker import FMRanker
 from crossfm.estimators.regressor import FMRegressor
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "FFMClassifier",
     "FFMRegressor",
     "FMClassifier",
+    "FMRanker",
     "FMRegressor",
     "FmFMClassifier",
     "FmFMRegressor",

@@ -38,7 +38,8 @@ def check_options(estimator: Any) -> int:
     Raises:
         DataError: names the parameter, what was found and what was expected.
     """
-    check_one_of("scale_values", estimator.scale_values, ("auto", False))
+    if hasattr(estimator, "scale_values"):
+        check_one_of("scale_values", estimator.scale_values, ("auto", False))
     for name in ("warm_start", "shuffle", "deterministic"):
         if hasattr(estimator, name):
             check_one_of(name, getattr(estimator, name), (True, False))

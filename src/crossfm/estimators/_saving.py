@@ -32,7 +32,14 @@ from crossfm.store.network_file import holds_network
 if TYPE_CHECKING:
     from crossfm.estimators._base import FMBase
 
-__all__ = ["description", "load", "restored_parameters", "restored_targets", "save_estimator"]
+__all__ = [
+    "description",
+    "load",
+    "plain_parameters",
+    "restored_parameters",
+    "restored_targets",
+    "save_estimator",
+]
 
 LARGEST_LOG = 700.0  # exp of more is not a number
 
@@ -64,11 +71,7 @@ def description(estimator: Any, about: Mapping[str, Any] | None) -> dict[str, An
     }  # fmt: skip
     return more | {
         "estimator": type(estimator).__name__,
-        "parameters": {
-            name: plain
-            for name, value in estimator.get_params(deep=False).items()
-            if (plain := _plain(value)) is not _NOT_PLAIN and name not in PLACES
-        },
+        "parameters": plain_parameters(estimator),
         "features": {
             "kind": features.kind,
             "scaling": None if features.scaling is None else features.scaling.state(),
@@ -79,6 +82,15 @@ def description(estimator: Any, about: Mapping[str, Any] | None) -> dict[str, An
         "best_epoch": estimator.best_epoch_,
         "files": estimator._files.state(),
         "about": dict(about or {}),
+    }
+
+
+def plain_parameters(estimator: Any) -> dict[str, Any]:
+    """The parameters that JSON can hold."""
+    return {
+        name: plain
+        for name, value in estimator.get_params(deep=False).items()
+        if (plain := _plain(value)) is not _NOT_PLAIN and name not in PLACES
     }
 
 
@@ -126,6 +138,7 @@ def load(
         FMClassifier,
         FmFMClassifier,
         FmFMRegressor,
+        FMRanker,
         FMRegressor,
         FwFMClassifier,
         FwFMRegressor,
@@ -156,6 +169,10 @@ def load(
     )  # fmt: skip
     kinds = {one.__name__: one for one in known}
     kind = str(found.get("estimator"))
+    if kind == FMRanker.__name__:
+        from crossfm.estimators._ranker_saving import restore_ranker
+
+        return restore_ranker(FMRanker(), stored, name)
     if kind not in kinds:
         raise ModelFileError(
             f"{name} holds a model, but no estimator wrote it; read it with"

@@ -4,6 +4,7 @@ All have the form ``metric(y_true, y_pred, *, sample_weight=None)``; those over 
 take ``groups``. `METRICS` holds them by name, `get_metric` looks them up.
 """
 
+from crossfm.metrics.full_ranking import FullRanking
 from crossfm.metrics.margin import hinge_loss
 from crossfm.metrics.probability import (
     ReliabilityCurve,
@@ -26,6 +27,7 @@ from crossfm.metrics.running import RunningMetrics
 
 __all__ = [
     "METRICS",
+    "FullRanking",
     "GroupedScore",
     "Metric",
     "ReliabilityCurve",
