@@ -5,6 +5,11 @@ one by one and 256 at once. Peers are asked in turn within each round, ratios ar
 it, and nothing is reported before both have named the same items. Beside it stands the time of
 one sequential read of the vectors' bytes, summed up by NumPy.
 
+Approximate search is that of `Retriever.approximate`, in turn with the exact one: tuned on 256
+queries, judged on 256 others. Its vectors are like those of models, in groups and with some items
+liked by all; what becomes of it with numbers drawn at random, where nothing is near anything, is
+shown beside it.
+
 Pre-ranking is `Ranker` on 10,000 candidates by id out of a million items, with the query made ready
 before, 2,000 times.
 """
@@ -25,6 +30,8 @@ from benchmarks.harness import Disagreement, Worker, machine
 N_ITEMS, N_FACTORS, K = 1_000_000, 16, 100
 TOGETHER, ALONE = 256, 20  # queries at once, and one by one, in a round
 BAR_ALONE, BAR_READ, BAR_TOGETHER = 1.0, 1.5, 0.8
+RECALL, BAR_RECALL, BAR_NEAR = 0.96, 0.95, 10.0
+GROUPS = 200  # of items, in vectors that are like those of models
 N_CANDIDATES, N_QUERIES, BAR_RANK = 10_000, 2_000, 1e-3
 SAME = 0.999  # of the items named; the others are equal but for rounding
 
@@ -42,6 +49,7 @@ def main() -> int:
     peers.ensure("faiss")
     report = Report("retrieval", details={"machine": where})
     contest(arguments.items, arguments.rounds, report)
+    approximate(arguments.items, arguments.rounds, report)
     pre_ranking(arguments.items, report)
     return report.finish(check=arguments.check)
 
@@ -117,6 +125,80 @@ def expect_agreement(found: dict[str, dict[str, np.ndarray]]) -> None:
         same = (ours["places"] == other["places"]).mean()
         if same < SAME or not np.allclose(ours["scores"], other["scores"], rtol=1e-4, atol=1e-4):
             raise Disagreement(f"{label} names {same:.2%} of the items that crossfm names")
+
+
+def grouped(n: int, centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Vectors around centres; the first number, an item's bias, has a long tail."""
+    found = np.empty((n, 1 + N_FACTORS), np.float32)
+    found[:, 1:] = centres[rng.integers(0, len(centres), n)]
+    found[:, 1:] += 0.6 * rng.standard_normal((n, N_FACTORS), np.float32)
+    found[:, 1:] *= 0.25
+    found[:, 0] = 0.3 * rng.gumbel(size=n)
+    return found
+
+
+def approximate(n_items: int, rounds: int, report: Report) -> None:
+    """Clusters beside the exact search, one query at a time on one thread."""
+    from crossfm.retrieval import ItemIndex
+    from crossfm.retrieval.clusters import Clusters
+
+    rng = np.random.default_rng(2)
+    centres = rng.standard_normal((GROUPS, N_FACTORS)).astype(np.float32)
+    lines = []
+    for kind, bars in (("like a model's", True), ("drawn at random", False)):
+        if bars:
+            vectors = grouped(n_items, centres, rng)
+            queries = grouped(2 * TOGETHER, centres, rng)
+        else:
+            vectors = rng.standard_normal((n_items, 1 + N_FACTORS), np.float32)
+            queries = rng.standard_normal((2 * TOGETHER, 1 + N_FACTORS), np.float32)
+        queries[:, 0] = 1
+        tuned_on, judged_on = queries[:TOGETHER], queries[TOGETHER:]
+        exact = ItemIndex(1 + N_FACTORS)
+        exact.put(np.arange(n_items), vectors)
+        started = time.perf_counter()
+        near = Clusters(vectors)
+        built = time.perf_counter() - started
+        near.tune(tuned_on, exact.top(tuned_on, K)[0], RECALL)
+        best, scores = exact.top(judged_on, K)
+        found, products = near.top(judged_on, K)
+        recall = float(np.mean([np.isin(b, f).mean() for b, f in zip(best, found, strict=True)]))
+        of_both = [np.isin(f, b) for b, f in zip(best, found, strict=True)]
+        if not np.allclose(
+            np.concatenate([p[both] for p, both in zip(products, of_both, strict=True)]),
+            np.concatenate(
+                [s[np.isin(b, f)] for s, b, f in zip(scores, best, found, strict=True)]
+            ),
+            rtol=1e-4, atol=1e-4,
+        ):  # fmt: skip
+            raise Disagreement("the approximate search gives other scores than the exact one")
+        ratios, alone = [], []
+        for _ in range(rounds):
+            medians = []
+            for search in (exact, near):
+                seconds = []
+                for at in range(ALONE):
+                    began = time.perf_counter()
+                    search.top(judged_on[at : at + 1], K)
+                    seconds.append(time.perf_counter() - began)
+                medians.append(float(np.median(seconds)))
+            ratios.append(medians[0] / medians[1])
+            alone.append(1e3 * medians[1])
+        times = Spread.of(ratios).median
+        if bars:
+            report.add(
+                Figure("approximate_recall_at_100", recall, BAR_RECALL, ">="),
+                Figure("approximate_times_exact", times, BAR_NEAR, ">=", "times"),
+            )
+        report.details[f"approximate, vectors {kind}"] = {"recall": recall, "times": times}
+        lines.append(
+            (kind, f"{recall:.3f}", f"{Spread.of(alone).median:.3f}", f"{times:.1f}",
+             f"{near.probes:,} of {near.n_clusters:,}", f"{built:.0f}")
+        )  # fmt: skip
+    show_table(
+        f"Approximate top {K} of {n_items:,} items, one query, one thread",
+        ("vectors", "recall", "ms", "times exact", "clusters scanned", "built in s"), lines,
+    )  # fmt: skip
 
 
 def pre_ranking(n_items: int, report: Report) -> None:

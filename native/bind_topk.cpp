@@ -9,6 +9,10 @@
 #include <optional>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "bind.hpp"
 #include "pool.hpp"
 #include "topk.hpp"
@@ -27,6 +31,8 @@ namespace {
 constexpr int64_t kQueriesAtATime = 512;
 constexpr int64_t kLeastRoom = 256;    // further items that a query may gather before the best are kept
 constexpr int64_t kPanelsAThread = 64;
+constexpr int64_t kRangesAhead = 2;
+constexpr int64_t kLargePage = int64_t{1} << 21;
 
 template <class T>
 using In2 = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -122,6 +128,62 @@ class ItemScan {
     }
   }
 
+  // As top, of the items of some panels alone: those from begin to end, for each query its own m
+  // ranges, which do not overlap.
+  void top_in(In2<float> queries, int64_t k, In2<int64_t> begin, In2<int64_t> end, Array<uint16_t> allowed,
+              Out2<int64_t> places, Out2<float> scores, int threads) const {
+    const int64_t n = static_cast<int64_t>(queries.shape(0)), m = static_cast<int64_t>(begin.shape(1));
+    expect(static_cast<int64_t>(queries.shape(1)) == items_.d, "queries must be [n, d]");
+    expect(k >= 1, "k must be from 1");
+    for (const auto& [rows, columns] : {std::pair{places.shape(0), places.shape(1)}, {scores.shape(0), scores.shape(1)}})
+      expect(static_cast<int64_t>(rows) == n && static_cast<int64_t>(columns) == k, "out must be [n, k]");
+    for (const auto& [rows, columns] : {std::pair{begin.shape(0), begin.shape(1)}, {end.shape(0), end.shape(1)}})
+      expect(static_cast<int64_t>(rows) == n && static_cast<int64_t>(columns) == m, "ranges must be [n, m]");
+    const int64_t panels = panels_of(items_.count);
+    expect(static_cast<int64_t>(allowed.shape(0)) == panels, "allowed must be [panels]");
+    for (int64_t i = 0; i < n * m; ++i)
+      expect(0 <= begin.data()[i] && begin.data()[i] <= end.data()[i] && end.data()[i] <= panels, "no such panels");
+    Items items = items_;
+    items.allowed = allowed.data();
+    const int64_t kept = std::min(k, items_.count), room = kept + std::max(kept, kLeastRoom);
+    const int team = static_cast<int>(std::clamp<int64_t>(threads, 1, std::clamp<int64_t>(n, 1, 512)));
+    struct Context {
+      const ItemScan& self;
+      const Items& items;
+      int64_t n, m, k, kept, room;
+      const float* queries;
+      const int64_t *begin, *end;
+      int64_t* places;
+      float* scores;
+      int team;
+      std::vector<char> failed;
+    } context{*this, items, n, m, k, kept, room, queries.data(), begin.data(), end.data(), places.data(), scores.data(), team,
+              std::vector<char>(team)};
+    nb::gil_scoped_release release;
+    std::fill(places.data(), places.data() + n * k, -1);
+    std::fill(scores.data(), scores.data() + n * k, -std::numeric_limits<float>::infinity());
+    if (kept == 0) return;
+    parallel(team, [](int t, void* given) {
+      Context& c = *static_cast<Context*>(given);
+      try {
+        std::vector<uint64_t> keys(c.room);
+        for (int64_t q = c.n * t / c.team; q < c.n * (t + 1) / c.team; ++q) {
+          Best best{keys.data(), 0, c.room, c.kept, -std::numeric_limits<float>::infinity()};
+          for (int64_t i = q * c.m; i < (q + 1) * c.m; ++i) {
+            // The ranges lie anywhere in memory: the next ones are asked for ahead.
+            if (i + kRangesAhead < (q + 1) * c.m) c.self.ask_for(c.begin[i + kRangesAhead], c.end[i + kRangesAhead]);
+            scan_level().scan(c.items, c.begin[i], c.end[i], c.queries + q * c.items.d, 1, &best);
+          }
+          write(best.keys, best.count, c.kept, c.places + q * c.k, c.scores + q * c.k);
+        }
+      } catch (const std::bad_alloc&) {
+        c.failed[t] = 1;
+      }
+    }, &context);
+    for (const char failed : context.failed)
+      if (failed) throw std::bad_alloc();
+  }
+
  private:
   struct Part {
     std::vector<uint64_t> keys;
@@ -164,13 +226,28 @@ class ItemScan {
     for (int64_t q = 0; q < n; ++q) {
       all.clear();
       for (const Part& part : parts) all.insert(all.end(), part.best[q].keys, part.best[q].keys + part.best[q].count);
-      const int64_t found = std::min<int64_t>(k, static_cast<int64_t>(all.size()));
-      std::partial_sort(all.begin(), all.begin() + found, all.end(), std::greater<uint64_t>());
-      for (int64_t i = 0; i < found; ++i) {
-        places[q * apart + i] = place_of(all[i]);
-        scores[q * apart + i] = score_of(all[i]);
-      }
+      write(all.data(), static_cast<int64_t>(all.size()), k, places + q * apart, scores + q * apart);
     }
+  }
+
+  // The k best of some keys, best first.
+  static void write(uint64_t* keys, int64_t count, int64_t k, int64_t* places, float* scores) {
+    const int64_t found = std::min(k, count);
+    std::partial_sort(keys, keys + found, keys + count, std::greater<uint64_t>());
+    for (int64_t i = 0; i < found; ++i) {
+      places[i] = place_of(keys[i]);
+      scores[i] = score_of(keys[i]);
+    }
+  }
+
+  // Have panels brought from memory.
+  void ask_for(int64_t begin, int64_t end) const {
+#if defined(__GNUC__) || defined(__clang__)
+    const char* base = static_cast<const char*>(items_.panels);
+    for (int64_t at = begin * panel_bytes(); at < end * panel_bytes(); at += 64) __builtin_prefetch(base + at, 0, 2);
+#else
+    (void)begin, (void)end;
+#endif
   }
 
   int64_t number_bytes() const { return bfloat16_ ? 2 : 4; }
@@ -181,8 +258,14 @@ class ItemScan {
     if (needed <= room_) return;
     // As much as is asked for at first; later half as much again, so that single items cost little.
     const int64_t room = room_ == 0 ? needed : std::max(needed, room_ + room_ / 2);
-    std::unique_ptr<char[]> fresh(new char[room * panel_bytes() + 64]());
-    char* base = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(fresh.get()) + 63) & ~uintptr_t{63});
+    // Large pages, where the system has them: parts of the items are read in no order.
+    const uintptr_t align = room * panel_bytes() >= 2 * kLargePage ? kLargePage : 64;
+    std::unique_ptr<char[]> fresh(new char[room * panel_bytes() + align]);
+    char* base = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(fresh.get()) + align - 1) & ~(align - 1));
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (align == kLargePage) (void)madvise(base, room * panel_bytes(), MADV_HUGEPAGE);
+#endif
+    std::memset(base, 0, room * panel_bytes());
     if (room_) std::memcpy(base, items_.panels, room_ * panel_bytes());
     memory_ = std::move(fresh);
     items_.panels = base;
@@ -251,7 +334,10 @@ void bind_topk(nb::module_& m) {
       .def("put", &ItemScan::put, nb::arg("places"), nb::arg("vectors"))
       .def("get", &ItemScan::get, nb::arg("places"), nb::arg("out"))
       .def("top", &ItemScan::top, nb::arg("queries"), nb::arg("k"), nb::arg("allowed").none(), nb::arg("places"),
-           nb::arg("scores"), nb::arg("threads") = 1);
+           nb::arg("scores"), nb::arg("threads") = 1)
+      .def("top_in", &ItemScan::top_in, nb::arg("queries"), nb::arg("k"), nb::arg("begin"), nb::arg("end"),
+           nb::arg("allowed"), nb::arg("places"), nb::arg("scores"), nb::arg("threads") = 1,
+           "As top, of the panels from begin to end [n, m] alone, for each query its own ranges.");
 }
 
 }  // namespace crossfm

@@ -405,6 +405,20 @@ class ItemScan:
         scores: NDArray[numpy.float32],
         threads: int = 1,
     ) -> None: ...
+    def top_in(
+        self,
+        queries: NDArray[numpy.float32],
+        k: int,
+        begin: NDArray[numpy.int64],
+        end: NDArray[numpy.int64],
+        allowed: NDArray[numpy.uint16],
+        places: NDArray[numpy.int64],
+        scores: NDArray[numpy.float32],
+        threads: int = 1,
+    ) -> None:
+        """
+        As top, of the panels from begin to end [n, m] alone, for each query its own ranges.
+        """
 
 class RankingSide:
     """

@@ -16,7 +16,7 @@ from crossfm.data.rows import Rows, side_by_side
 from crossfm.errors import DataError, SchemaError, did_you_mean
 from crossfm.retrieval.places import Places
 from crossfm.retrieval.retriever import Retriever
-from crossfm.retrieval.topk import TopK
+from crossfm.retrieval.topk import TopK, products
 from crossfm.retrieval.vectors import Vectors, model_of
 
 __all__ = ["Query", "Ranker"]
@@ -191,7 +191,8 @@ class Query:
                 _native.dot_rows(ranker._vectors, places, self._vector, self._constant, out)
                 return out
             rows = ranker.rows(candidates, ranker._item_fields)
-            return ranker.sides.of_items(rows) @ self._vector + self._constant
+            vectors = ranker.sides.of_items(rows)
+            return products(self._vector[None], vectors)[0] + np.float32(self._constant)
         return self._in_full(candidates, cross, by_id)
 
     def rank(self, candidates: Any, k: int | None = None, cross: Any = None) -> TopK:

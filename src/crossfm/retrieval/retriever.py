@@ -17,21 +17,23 @@ from crossfm.data.records import RecordSchema
 from crossfm.errors import CrossfmError, DataError, ModelFileError, SchemaError
 from crossfm.model import FactorModel
 from crossfm.retrieval.catalogue import Catalogue
-from crossfm.retrieval.topk import ItemIndex, Storage, TopK
+from crossfm.retrieval.near import Near, some_queries
+from crossfm.retrieval.topk import ItemIndex, Storage, TopK, products
 from crossfm.retrieval.vectors import Vectors, model_of
 
 __all__ = ["Retriever"]
 
 FORMAT = "crossfm-items"
+QUERIES = 256  # that a recall is measured with
 FEW = 50  # of so many items one is allowed: then these are scored alone
 
 
 class Retriever:
-    """Exact top-k of a catalogue.
+    """Top-k of a catalogue: exact, or on request approximate.
 
     What is returned are the items of the highest scores that the machine gives, the item's bias and
     what crosses within it included, not those of some other measure. One query takes one pass over
-    the items' vectors, ``4 n d`` bytes.
+    the items' vectors, ``4 n d`` bytes; after `approximate`, over a part of them.
 
     Args:
         model: a `FactorModel` with a schema, or a fitted estimator that has one (`model_`).
@@ -83,7 +85,14 @@ class Retriever:
         self.n_jobs = n_jobs
         self.catalogue = Catalogue(first[0] if id is None else id)
         self._index = ItemIndex(self.sides.dimension, storage)
+        self._near: Near | None = None
         self.put(items)
+
+    def __repr__(self) -> str:
+        near = ""
+        if self._near is not None:
+            near = f", approximate with recall@{self._near.k} {self.recall:.3f}"
+        return f"Retriever({self.n_items:,} items by {self.id!r}, {self.dimension} numbers{near})"
 
     # --- the catalogue ----------------------------------------------------------------------
 
@@ -114,7 +123,13 @@ class Retriever:
     @property
     def nbytes(self) -> int:
         """Memory of the vectors."""
-        return self._index.nbytes
+        near = 0 if self._near is None else self._near.clusters.nbytes
+        return self._index.nbytes + near
+
+    @property
+    def recall(self) -> float:
+        """Share of the exact best that a search finds: as `approximate` measured it, else 1."""
+        return 1.0 if self._near is None else self._near.clusters.recall
 
     def put(self, items: Any) -> Retriever:
         """Add items, or put them in the place of those of the same id.
@@ -130,6 +145,8 @@ class Retriever:
         if table.num_rows:
             self._index.put(arrival.places, self.sides.item_vectors(table))
             arrival.commit()
+            if self._near is not None:
+                self._near.changed(arrival.places, self.catalogue.live)
         return self
 
     def remove(self, ids: Any) -> Retriever:
@@ -139,6 +156,43 @@ class Retriever:
             DataError: an id that no item has.
         """
         self.catalogue.remove(ids)
+        if self._near is not None:
+            self._near.removed(self.catalogue.live)
+        return self
+
+    def approximate(self, recall: float = 0.95, k: int = 100, queries: Any = None) -> Retriever:
+        """Search a part of the items from now on: those of the clusters that a query leads to.
+
+        Clusters are made of the items as they are (k-means, ``8 sqrt(n)`` of them), and as many are
+        scanned as find the wanted share of the exact best k. Memory grows by ``4 d + 12`` bytes an
+        item. Scores stay exact, and so do searches with `only` or a filter, which look at what is
+        let in. Items that come later are found at once; after many, make the clusters anew.
+
+        Args:
+            recall: share of the exact best k items that is to be found, on average.
+            k: length of the lists that it is measured by.
+            queries: to measure it with, such as those to come; None: 256 that are drawn, a known
+                value of each field, all values alike. What is asked in practice may do better or
+                worse: measure with it.
+
+        Returns:
+            itself; `recall` is what was measured, and ``repr`` shows it.
+
+        Raises:
+            DataError: a share outside of (0, 1], k below 1, no items.
+        """
+        if not 0 < recall <= 1:
+            raise DataError(f"recall is {recall!r}, expected a share above 0, at most 1")
+        _expect_count(k)
+        if not self.n_items:
+            raise DataError("there are no items to make clusters of")
+        if queries is None:
+            vectors = some_queries(self.sides, QUERIES, np.random.default_rng(0))
+        else:
+            vectors, _ = self.sides.query_vectors(queries)
+        near = Near(self._index, self.catalogue.live, n_jobs=self.n_jobs)
+        near.measure(vectors, k, recall, self.catalogue.live, self.n_jobs)
+        self._near = near
         return self
 
     # --- searching --------------------------------------------------------------------------
@@ -151,6 +205,7 @@ class Retriever:
         exclude: Any = None,
         only: Any = None,
         filter: Any = None,
+        exact: bool = False,
     ) -> TopK:
         """The k items of the highest scores for each query.
 
@@ -162,17 +217,20 @@ class Retriever:
             only: ids that are let in, in the same forms.
             filter: which items are let in, by their columns: an expression of Arrow such as
                 ``pyarrow.compute.field("year") >= 2000``, or a bool array in the order of `ids`.
+            exact: look at all items, after `approximate` too.
 
         Raises:
             DataError, SchemaError: k below 1, lists of another number than the queries, columns
                 that are not there.
         """
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise DataError(f"k is {k!r}, expected a number from 1")
+        _expect_count(k)
         vectors, constants = self.sides.query_vectors(queries)
+        near = self._near if filter is None and only is None and not exact else None
         allowed = self.catalogue.allowed(filter)
         left_out, let_in = (self._lists(name, given, len(vectors))
                             for name, given in (("exclude", exclude), ("only", only)))  # fmt: skip
+        if isinstance(left_out, np.ndarray) and near is not None:
+            left_out = [left_out] * len(vectors)
         if isinstance(left_out, np.ndarray):
             allowed = allowed.copy()
             allowed[left_out] = False
@@ -182,7 +240,7 @@ class Retriever:
             mask[let_in] = True
             allowed, let_in = allowed & mask, None
         if let_in is None:
-            places, scores = self._search(vectors, int(k), allowed, left_out)
+            places, scores = self._search(vectors, int(k), allowed, left_out, near)
         else:
             places, scores = self._search_each(vectors, int(k), allowed, left_out, let_in)
         names = self.catalogue.names
@@ -199,17 +257,27 @@ class Retriever:
         k: int,
         allowed: NDArray[np.bool_],
         left_out: list[NDArray[np.int64]] | None,
+        near: Near | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """With `left_out` for each query, which are dropped from a longer list of the best."""
         longest = max((len(one) for one in left_out), default=0) if left_out else 0
         wanted = min(k + longest, max(len(self._index), 1))
-        few = np.flatnonzero(allowed)
-        if len(few) * FEW < len(allowed):
-            exact = vectors @ self._index.vectors(few).T
+        n_allowed = int(np.count_nonzero(allowed))
+        if near is not None:
+            places, scores = near.top(vectors, wanted, self.n_jobs)
+            short = np.isneginf(scores[:, min(wanted, n_allowed) - 1]) & (n_allowed > 0)
+            if short.any():  # too few in those clusters
+                mask = None if n_allowed == len(allowed) else allowed
+                places[short], scores[short] = self._index.top(
+                    vectors[short], wanted, mask, self.n_jobs
+                )
+        elif n_allowed * FEW < len(allowed):
+            few = np.flatnonzero(allowed)
+            exact = products(vectors, self._index.vectors(few))
             order = np.argsort(-exact, axis=1, kind="stable")[:, :wanted]
             places, scores = few[order], np.take_along_axis(exact, order, 1)
         else:
-            mask = None if allowed.all() else allowed
+            mask = None if n_allowed == len(allowed) else allowed
             places, scores = self._index.top(vectors, wanted, mask, self.n_jobs)
         if left_out:
             for row, out in enumerate(left_out):
@@ -234,7 +302,7 @@ class Retriever:
             own = candidates[allowed[candidates]]
             if left_out:
                 own = own[~np.isin(own, left_out[row])]
-            exact = self._index.vectors(own) @ vector
+            exact = products(vector[None], self._index.vectors(own))[0]
             order = np.lexsort((own, -exact))[:k]
             places[row, : len(order)], scores[row, : len(order)] = own[order], exact[order]
         return places, scores
@@ -279,7 +347,10 @@ class Retriever:
         arrays: dict[str, NDArray[Any]] = {
             "vectors": self._index.vectors(np.flatnonzero(self.catalogue.live)),
             "columns": np.frombuffer(columns, np.uint8),
+            "clusters": np.zeros(0, np.int32),
         }
+        if self._near is not None:
+            about["near"], arrays["clusters"] = self._near.state(self.catalogue.live)
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for array in arrays.values():
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
@@ -303,7 +374,7 @@ class Retriever:
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             about = json.loads(strings["crossfm_items"])
             digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-            for key in ("vectors", "columns"):
+            for key in ("vectors", "columns", "clusters"):
                 digest.update(np.ascontiguousarray(arrays[key]).view(np.uint8).data)
             if digest.hexdigest() != strings["sha256"] or about["format"] != FORMAT:
                 raise ValueError("it fails its checksum")
@@ -324,6 +395,10 @@ class Retriever:
         made.catalogue, made.n_jobs = catalogue, n_jobs
         made._index = ItemIndex(made.sides.dimension, about["storage"])
         made._index.put(np.arange(len(catalogue)), arrays["vectors"])
+        made._near = None
+        if about.get("near") is not None:
+            made._near = Near(made._index, catalogue.live, arrays["clusters"], n_jobs)
+            made._near.restore(about["near"])
         return made
 
 
@@ -334,6 +409,11 @@ def _fingerprint(model: FactorModel) -> str:
         if array is not None:
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _expect_count(k: Any) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise DataError(f"k is {k!r}, expected a number from 1")
 
 
 def _padded(found: NDArray[Any], k: int, value: float) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from crossfm import _native
 from crossfm.data.threads import thread_count
 from crossfm.errors import DataError
 
-__all__ = ["ItemIndex", "Storage", "TopK"]
+__all__ = ["ItemIndex", "Storage", "TopK", "packed", "products"]
 
 Storage = Literal["float32", "bfloat16"]
 LANES = 16  # items of a panel
@@ -154,6 +154,13 @@ class ItemIndex:
             unsure = (rough[:, -1] + slack[open_] >= last) & ~missing[:, -1]
             open_, wanted = open_[unsure], 4 * wanted
         return out
+
+
+def products(queries: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inner products ``[n, m]`` of a few queries with a few vectors, all of them finite."""
+    with np.errstate(invalid="ignore"):  # OpenBLAS may raise the flag in lanes that it discards
+        found: NDArray[np.float32] = queries @ vectors.T
+    return found
 
 
 def packed(allowed: NDArray[np.bool_]) -> NDArray[np.uint16]:
