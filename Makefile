@@ -93,6 +93,7 @@ bench: $(STAMPS)/native ## Speed and quality beside the peers (builds .venv-peer
 	@$(PY) -m benchmarks.nn speed --check
 	@$(PY) -m benchmarks.quality movielens-100k --check
 	@$(PY) -m benchmarks.quality frappe --check
+	@$(PY) -m benchmarks.quality ranking --check
 	@$(PY) -m benchmarks.quality movielens-100k --solver mcmc --check
 	@$(PY) -m benchmarks.quality frappe --solver mcmc --check
 

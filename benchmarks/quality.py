@@ -1,4 +1,4 @@
-"""``python -m benchmarks.quality movielens-100k | frappe``: what an FM reaches on real data.
+"""``python -m benchmarks.quality movielens-100k | frappe | ranking``: an FM on real data.
 
 One fixed setting for each, chosen on rows held out of the training parts, never on a test part.
 
@@ -10,8 +10,10 @@ One fixed setting for each, chosen on rows held out of the training parts, never
   ``--models fm,ffm,fwfm`` adds the field-aware and the field-weighted machine.
   With ``--networks`` the networks of `crossfm.nn` instead of the plain FM; see
   `benchmarks.networks`.
+- ranking: lists of MovieLens latest-small beside implicit's ALS and BPR; see `benchmarks.ranking`.
+  ``--tune N`` searches N settings of each method instead of taking the recorded ones.
 
-``--solver mcmc``, for both: Gibbs sampling instead; see `benchmarks.bayes`.
+``--solver mcmc``, for the first two: Gibbs sampling instead; see `benchmarks.bayes`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import bayes, peers
+from benchmarks import bayes, peers, ranking
 from benchmarks.figures import Figure, Report, Spread, show_table
 from benchmarks.harness import ROOT, Worker, WorkerError, machine
 from benchmarks.networks import UnknownNetworks, frappe_networks
@@ -203,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("movielens-100k", "frappe"))
+    parser.add_argument("what", choices=("movielens-100k", "frappe", "ranking"))
     parser.add_argument("--solver", choices=("adagrad", "mcmc"), default="adagrad")
     parser.add_argument("--peers", default="", help="movielens-100k beside: myfm, xlearn")
     parser.add_argument("--networks", nargs="?", const="all", metavar="NAMES",
@@ -211,10 +213,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", default="fm", help="frappe: of fm, ffm, fwfm, with commas")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="networks: of the runs")
     parser.add_argument("--epochs", type=int, help="networks: at most so many, for a first look")
+    parser.add_argument(
+        "--tune",
+        type=int,
+        default=0,
+        metavar="N",
+        help="ranking: search N settings of each method (an hour at 40)",
+    )
     parser.add_argument("--check", action="store_true", help="end with JSON; exit 1 on a miss")
     arguments = parser.parse_args(argv)
     if arguments.networks and arguments.what != "frappe":
         parser.error("--networks goes with frappe")
+    if arguments.tune < 0 or (arguments.tune and arguments.what != "ranking"):
+        parser.error("--tune takes a number of settings, and goes with ranking")
+    if arguments.what == "ranking" and (arguments.solver == "mcmc" or arguments.peers):
+        parser.error("ranking goes without --solver mcmc and --peers")
     if arguments.solver == "mcmc" and (
         arguments.peers or arguments.networks or arguments.models != "fm"
     ):
@@ -233,8 +246,10 @@ def main(argv: list[str] | None = None) -> int:
 
     named = [name for name in arguments.peers.split(",") if name]
     try:
-        peers.ensure(*named)
-        if arguments.solver == "mcmc":
+        peers.ensure(*named, *(["implicit"] if arguments.what == "ranking" else []))
+        if arguments.what == "ranking":
+            report = ranking.run(arguments.tune)
+        elif arguments.solver == "mcmc":
             sampled = {"movielens-100k": bayes.movielens_100k, "frappe": bayes.frappe}
             report = sampled[arguments.what]()
         elif arguments.what == "movielens-100k":

@@ -333,6 +333,35 @@ def test_a_smaller_file(made, tmp_path):
     assert again.recommend([3], 4).ids.shape == (1, 4)
 
 
+def test_the_small_runtime_and_the_server_read_it(made, tmp_path):
+    from crossfm.runtime import Runtime
+    from crossfm.serving.served import Served
+    from crossfm.serving.settings import Settings
+
+    made.save(tmp_path / "r.crossfm")
+    row = {"user": 3, "likes": "k0", "item": 7, "kind": "k1"}
+    score = made.predict({"user": [3], "item": [7]})
+    np.testing.assert_array_equal(Runtime.load(tmp_path / "r.crossfm").predict([row]), score)
+    pd.DataFrame(FILMS).to_parquet(tmp_path / "films.parquet")
+    served = Served.load(Settings(tmp_path / "r.crossfm", tmp_path / "films.parquet"))
+    assert (served.query_fields, served.item_fields) == (["user", "likes"], ["item", "kind"])
+    assert served.predict([row])[0] == pytest.approx(score.tolist())
+
+
+def test_commands_on_rows_say_what_it_is(made, tmp_path, monkeypatch):
+    from cli_runs import crossfm_runs, error_of
+
+    monkeypatch.chdir(tmp_path)
+    made.save("r.crossfm")
+    pd.DataFrame({"user": [3], "item": [7], "rating": [1]}).to_csv("rows.csv", index=False)
+    for words in (
+        "predict r.crossfm rows.csv --out out.csv", "evaluate r.crossfm rows.csv --target rating",
+        "explain r.crossfm rows.csv",
+    ):  # fmt: skip
+        assert "holds an FMRanker" in error_of(*words.split())
+    assert "likes" in crossfm_runs("info", "r.crossfm").stdout
+
+
 def test_broken_files(made, tmp_path, monkeypatch):
     from crossfm.estimators import _ranker_saving as saving
 
@@ -389,7 +418,7 @@ def test_scikit_learn(made):
         ({"n_epochs": 0}, "n_epochs is 0"),
         ({"learning_rate": -0.1}, "got -0.1"),
         ({"l2_factors": -1}, "l2_factors"),
-        ({"negatives": "in_batch"}, "softmax"),
+        ({"loss": "warp", "negatives": "in_batch"}, "softmax"),
         ({"eval_k": 0}, "eval_k is 0"),
         ({"patience": 0}, "patience is 0"),
         ({"validation_fraction": 1.5}, "validation_fraction"),

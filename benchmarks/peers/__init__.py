@@ -56,6 +56,7 @@ PEERS = {
         Peer("torchfm", "torchfm", "torchfm", "0.7.0", note="torch pinned to the CPU build"),
         Peer("river", "river", "river", "0.26.1"),
         Peer("faiss", "faiss", "faiss-cpu", "1.15.1"),
+        Peer("implicit", "implicit", "implicit", "0.7.3"),
         Peer(
             "deepctr-torch", "deepctr_torch", "deepctr-torch", "0.3.0",
             note="imports requests without naming it",

@@ -18,6 +18,8 @@ MODULES = {
     # Searches, for benchmarks.retrieval.
     "crossfm-search": "ours_search",
     "faiss": "faiss_search",
+    # Recommenders, for benchmarks.ranking.
+    "implicit": "implicit_mf",
     # Steps of PyTorch modules, for benchmarks.nn.
     "crossfm-nn": "ours_nn",
     "pytorch": "pytorch_nn",

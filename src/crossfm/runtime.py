@@ -93,7 +93,7 @@ class Runtime:
             for words, is_so in (
                 ("draws of a posterior", metadata.get("draws") is not None),
                 ("ordered levels", metadata.get("estimator") == "OrdinalFMRegressor"),
-                ("tables of relations", has_more),
+                ("tables of relations", has_more and metadata.get("estimator") != "FMRanker"),
                 ("scaled columns of a matrix", bool(metadata.get("features", {}).get("scaling"))),
             )
             if is_so

@@ -72,7 +72,7 @@ def explain_one(
 
 
 def _find(scorer: Scorer, data: Path, row: int) -> Found:
-    features, schema = scorer.estimator._features, scorer.estimator.schema_
+    features, schema = scorer.features, scorer.estimator.schema_
     target = scorer.about.get("target")
     if str(data) == "-" or data.suffix in (".json", ".jsonl", ".ndjson"):
         if schema is None:

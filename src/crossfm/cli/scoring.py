@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crossfm.cli.format import a_count
 from crossfm.cli.sampling import SWEEPS
-from crossfm.errors import DataError, SchemaError
+from crossfm.errors import DataError, ModelFileError, SchemaError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,6 +99,22 @@ class Scorer:
         estimator = load(path, precision=precision)
         about = read_header(path).metadata.get("about")
         return Scorer(path, estimator, about if isinstance(about, dict) else {})
+
+    @property
+    def features(self) -> Any:
+        """How the estimator reads rows.
+
+        Raises:
+            ModelFileError: it does not read rows, but keys of users and items.
+        """
+        found = getattr(self.estimator, "_features", None)
+        if found is None:
+            raise ModelFileError(
+                f"{self.path} holds an {type(self.estimator).__name__}, which reads users and items"
+                " by their keys: in Python, crossfm.load(path).recommend(users); over HTTP, crossfm"
+                " serve"
+            )
+        return found
 
     @property
     def is_classifier(self) -> bool:
@@ -304,7 +320,7 @@ class Scorer:
     ) -> Iterator[tuple[Any, Any, Any]]:
         from crossfm.data.tables import iter_tables
 
-        features = self.estimator._features
+        features = self.features
         wanted = list(dict.fromkeys([*features.columns, *columns]))
         for table in iter_tables(path, batch_rows, wanted, types=features.column_types):
             yield table, table, None

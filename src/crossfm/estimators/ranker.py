@@ -52,7 +52,7 @@ class FMRanker(BaseEstimator):
 
     Args:
         n_factors: length k of each feature's vector.
-        loss: "bpr", "warp" or "softmax"; see `crossfm.solvers.ranking.RankingOptions`.
+        loss: "softmax", "bpr" or "warp"; see `crossfm.solvers.ranking.RankingOptions`.
         negatives: what the items are drawn from that a pair is set against: "uniform",
             "popularity" (for "bpr" and "softmax"), or "in_batch" (for "softmax"), with the
             logarithm of their chance taken off under "softmax". Items that the user took are
@@ -103,16 +103,16 @@ class FMRanker(BaseEstimator):
         self,
         n_factors: int = 16,
         *,
-        loss: str = "bpr",
+        loss: str = "softmax",
         negatives: str = "uniform",
         n_negatives: int = 64,
         max_trials: int = 100,
         popularity_power: float = 0.75,
         batch_size: int = 256,
-        n_epochs: int = 30,
-        learning_rate: float = 0.05,
+        n_epochs: int = 20,
+        learning_rate: float = 0.1,
         l2_linear: float = 0.0,
-        l2_factors: float = 0.002,
+        l2_factors: float = 0.02,
         interactions: str = "all",
         init_scale: float = 0.1,
         schema: Schema | None = None,
@@ -285,6 +285,11 @@ class FMRanker(BaseEstimator):
         seen = self._seen if exclude_seen else None
         held = self._held(self._sides, interactions, check_count("k", k, 1), seen, "interactions")
         return held.judge(score_blocks(self.model_, held.queries, self._sides.item_rows), seen)
+
+    @property
+    def models_(self) -> list[FactorModel]:
+        """The trained machine, as a list of one."""
+        return [self.model_]
 
     @property
     def user_fields_(self) -> list[str]:
