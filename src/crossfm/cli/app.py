@@ -15,6 +15,7 @@ from crossfm.cli.fit import fit
 from crossfm.cli.info import info
 from crossfm.cli.predict import predict
 from crossfm.cli.quantize import quantize
+from crossfm.cli.recommend import recommend
 from crossfm.cli.serve import serve
 
 __all__ = ["app"]
@@ -62,6 +63,7 @@ def crossfm(
     crossfm fit ratings.csv --target rating --model ratings.crossfm
     crossfm evaluate ratings.crossfm test.csv
     crossfm predict ratings.crossfm test.csv --out scores.csv
+    crossfm recommend ratings.crossfm --items films.csv --user 42
     crossfm explain ratings.crossfm test.csv --row 17
     crossfm serve ratings.crossfm --items films.csv
     crossfm info ratings.crossfm [dim]# what the model holds[/]
@@ -70,7 +72,9 @@ def crossfm(
 
 
 app.callback(help=_help(crossfm), epilog=EXIT_CODES)(crossfm)
-for _command in (fit, evaluate, predict, explain, serve, info, quantize):
-    app.command(_command.__name__, help=_help(_command), epilog=EXIT_CODES, no_args_is_help=True)(
-        _command
-    )
+OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}  # fields are options too
+for _command in (fit, evaluate, predict, recommend, explain, serve, info, quantize):
+    app.command(
+        _command.__name__, help=_help(_command), epilog=EXIT_CODES, no_args_is_help=True,
+        context_settings=OPEN if _command is recommend else None,
+    )(_command)  # fmt: skip

@@ -12,6 +12,7 @@ from crossfm.cli.errors import usage_error
 from crossfm.cli.examples import column_names
 from crossfm.cli.format import a_value, plural
 from crossfm.cli.output import Screen
+from crossfm.cli.pictures import check_picture, write_picture
 from crossfm.cli.scoring import BATCH_ROWS, Scorer
 from crossfm.errors import DataError, SchemaError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from crossfm.data.rows import Rows
     from crossfm.explain import Contributions, Part
 
-__all__ = ["explain_one"]
+__all__ = ["explain_fields", "explain_one"]
 
 BAR = 24  # characters of the longest bar
 BIAS = "bias"
@@ -36,9 +37,16 @@ class Found(NamedTuple):
 
 
 def explain_one(
-    model: Path, data: Path, row: int, k: int, by: str, label: str | None, screen: Screen
+    model: Path,
+    data: Path,
+    row: int,
+    k: int,
+    by: str,
+    label: str | None,
+    plot: Path | None,
+    screen: Screen,
 ) -> None:
-    """Explain row `row` of the file.
+    """Explain row `row` of the file, and draw it where `plot` says so.
 
     Raises:
         DataError: no such row, text that is not JSON, values that no model takes.
@@ -46,6 +54,8 @@ def explain_one(
     """
     from crossfm.explain import explain_row
 
+    if plot is not None:
+        check_picture(plot, [model, data])
     scorer = Scorer.load(model)
     found = _find(scorer, data, row)
     told, chosen = _prediction(scorer, found, label)
@@ -66,6 +76,79 @@ def explain_one(
     screen.result((name, _shown(value)) for name, value in told.items())
     screen.result_line()
     _draw(screen, largest, rest, parts.score)
+    if plot is not None:
+        from crossfm.explain.plots import waterfall
+
+        facts = [(name, _shown(value)) for name, value in told.items()]
+        rows = [(" × ".join(p.names) or BIAS, f"{p.value:+.4f}") for p in largest]
+        if rest:
+            left = math.fsum(p.value for p in rest)
+            rows.append((f"{len(rest):,} smaller ones", f"{left:+.4f}"))
+        rows.append(("score", f"{parts.score:+.4f}"))
+        shown = max(1, sum(1 for p in largest if p.names))
+        write_picture(plot, waterfall(parts, limit=shown), f"Row {row} of {data.name}", facts,
+                      ("what", "adds"), rows)  # fmt: skip
+        screen.note(f"{plot} written")
+
+
+def explain_fields(
+    model: Path, data: Path, k: int, label: str | None, plot: Path | None, screen: Screen
+) -> None:
+    """Show how much each field, and each pair of fields, moves the scores of a file's rows.
+
+    Raises:
+        DataError: no rows; a model whose fields are not known, or of higher order.
+        SchemaError: a column that is not there.
+    """
+    from crossfm.data.inputs import as_rows
+    from crossfm.explain import field_strengths
+
+    if plot is not None:
+        check_picture(plot, [model, data])
+    scorer = Scorer.load(model)
+    estimator = scorer.estimator
+    if scorer.estimator.schema_ is None:
+        raise SchemaError(f"{model} was fitted on text without names of columns: no fields")
+    chosen = 0
+    if len(estimator.models_) > 1:
+        names = [str(c) for c in estimator.classes_.tolist()]
+        if label not in names:
+            usage_error(f"--class says whose scores: one of {', '.join(names[:20])}")
+        chosen = names.index(label)
+    with screen.busy("reading"):
+        rows = as_rows(data, estimator.schema_)
+    found = field_strengths(estimator.models_[chosen], rows)
+    strongest = found.strongest(len(found.fields) ** 2)
+    screen.object(
+        {
+            "n_rows": found.n_rows,
+            "fields": found.fields,
+            "deviation": found.deviation.tolist(),
+            "mean": found.mean.tolist(),
+            "mean_size": found.mean_size.tolist(),
+        }
+    )
+    size = strongest[0][1] or 1.0
+    drawn = sys.stdout.isatty()
+    screen.result_table(
+        ("field, or pair", "moves scores by", ""),
+        [
+            (" × ".join(names), f"{value:.4f}", _bar(value / size) if drawn else "")
+            for names, value in strongest[:k]
+        ],
+        right=("moves scores by",),
+        footer=f"standard deviations over {plural(found.n_rows, 'row')}",
+    )
+    if plot is not None:
+        from crossfm.explain.plots import field_heatmap
+
+        write_picture(
+            plot, field_heatmap(found), f"Fields of {model.name}",
+            [("rows", f"{found.n_rows:,} of {data.name}")],
+            ("field, or pair", "moves scores by"),
+            [(" × ".join(names), f"{value:.4f}") for names, value in strongest],
+        )  # fmt: skip
+        screen.note(f"{plot} written")
 
 
 # --- the row ------------------------------------------------------------------------------------

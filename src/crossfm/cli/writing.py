@@ -25,7 +25,7 @@ from crossfm.cli.training import check_writable
 from crossfm.data.files import packing, replacing
 from crossfm.errors import DataError, SchemaError
 
-__all__ = ["write_predictions"]
+__all__ = ["ENDINGS", "sink", "write_predictions", "writer"]
 
 ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zst", ".tsv.zst")
 
@@ -74,7 +74,7 @@ def write_predictions(
     if keep and scorer.estimator.schema_ is None:
         usage_error(f"{model} was fitted on text without names of columns, so there is no --keep")
     started = time.perf_counter()
-    with _sink(out) as file, _writer(out, file) as write, screen.busy("scoring") as say:
+    with sink(out) as file, writer(out, file) as write, screen.busy("scoring") as say:
         for batch in scorer.batches(data, keep, batch_rows, beside):
             write(_table(scorer, batch, what, keep))
             say(f"{plural(scorer.n_rows, 'row')} scored")
@@ -147,7 +147,7 @@ def _numbers(scorer: Scorer, scores: Any, what: What) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _sink(out: str) -> Iterator[IO[bytes]]:
+def sink(out: str) -> Iterator[IO[bytes]]:
     """Where the bytes go: standard output, or a file that appears whole."""
     if out == "-":
         try:
@@ -166,7 +166,7 @@ def _sink(out: str) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _writer(out: str, file: IO[bytes]) -> Iterator[Callable[[pa.Table], None]]:
+def writer(out: str, file: IO[bytes]) -> Iterator[Callable[[pa.Table], None]]:
     """A function that appends a table; all have the columns and types of the first."""
     schema: pa.Schema | None = None
     parquet: Any = None

@@ -80,6 +80,8 @@ class Places:
             given = np.asarray(ids)
             if not len(given):
                 return np.zeros(0, np.int64)
+            if given.dtype == object:  # of numbers, perhaps
+                given = np.array(given.tolist())
             if given.dtype.kind not in "iu":
                 raise DataError(f"{self.name}s are numbers, got {given.dtype}: {given.flat[0]!r}")
             found = self._numbers(given)

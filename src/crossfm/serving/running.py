@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import signal
 import socket
+import threading
 from collections.abc import Callable
 
 import uvicorn
@@ -46,6 +48,9 @@ def serve(settings: Settings, told: Callable[[str], None] = lambda url: None) ->
     gc.freeze()  # the model is never garbage: full collections need not look at it
     told(url)
     logging.getLogger("crossfm.serving").info("listening", extra={"url": url})
+    if threading.current_thread() is threading.main_thread():
+        # uvicorn ends when it is told to, and then sends itself the signal again.
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         with contextlib.suppress(KeyboardInterrupt):  # after the last answer
             uvicorn.Server(config).run([listening])
