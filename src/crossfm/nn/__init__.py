@@ -32,6 +32,7 @@ from crossfm.nn.nfm import NeuralFM  # noqa: E402
 from crossfm.nn.ops.anova import anova  # noqa: E402
 from crossfm.nn.ops.pairwise import pairwise  # noqa: E402
 from crossfm.nn.pnn import PNN  # noqa: E402
+from crossfm.nn.search import TorchIndex  # noqa: E402
 from crossfm.nn.towers import MLP  # noqa: E402
 from crossfm.nn.wide_deep import WideDeep  # noqa: E402
 from crossfm.nn.xdeepfm import CIN, XDeepFM  # noqa: E402
@@ -63,6 +64,7 @@ __all__ = [
     "PNN",
     "PairwiseInteraction",
     "SENET",
+    "TorchIndex",
     "WideDeep",
     "XDeepFM",
     "anova",

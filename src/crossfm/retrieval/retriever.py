@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crossfm.data import inputs
 from crossfm.data.files import replacing
 from crossfm.data.records import RecordSchema
-from crossfm.errors import CrossfmError, DataError, ModelFileError, SchemaError
+from crossfm.errors import CrossfmError, DataError, ModelFileError, SchemaError, require
 from crossfm.model import FactorModel
 from crossfm.retrieval.catalogue import Catalogue
 from crossfm.retrieval.near import Near, some_queries
@@ -43,6 +43,7 @@ class Retriever:
         id: the column of `items` with what names an item; None: the first of `item_fields`.
         storage: see `ItemIndex`.
         n_jobs: threads of a search; -1: all cores.
+        device: search by PyTorch there, such as "cuda"; None: by the core, on processors.
 
     Attributes:
         ids: what names each item, in their order.
@@ -76,6 +77,7 @@ class Retriever:
         id: str | None = None,
         storage: Storage = "float32",
         n_jobs: int = 1,
+        device: str | None = None,
     ) -> None:
         self.sides = Vectors(model_of(model), query_fields, item_fields)
         schema = self.sides.model.schema
@@ -84,7 +86,7 @@ class Retriever:
         first = [item_fields] if isinstance(item_fields, str) else list(item_fields)
         self.n_jobs = n_jobs
         self.catalogue = Catalogue(first[0] if id is None else id)
-        self._index = ItemIndex(self.sides.dimension, storage)
+        self._index = _index(self.sides.dimension, storage, device)
         self._near: Near | None = None
         self.put(items)
 
@@ -359,8 +361,16 @@ class Retriever:
             file.write(save(arrays, strings))
 
     @staticmethod
-    def load(path: str | os.PathLike[str], model: Any, *, n_jobs: int = 1) -> Retriever:
+    def load(
+        path: str | os.PathLike[str], model: Any, *, n_jobs: int = 1, device: str | None = None
+    ) -> Retriever:
         """Read what `save` wrote, for the model that it was made with.
+
+        Args:
+            path: the file.
+            model: as the constructor takes it.
+            n_jobs: threads of a search; -1: all cores.
+            device: search by PyTorch there; None: by the core, on processors.
 
         Raises:
             ModelFileError: no such file; damaged, or made with another model.
@@ -393,7 +403,7 @@ class Retriever:
         made = Retriever.__new__(Retriever)
         made.sides = Vectors(model, about["query_fields"], about["item_fields"])
         made.catalogue, made.n_jobs = catalogue, n_jobs
-        made._index = ItemIndex(made.sides.dimension, about["storage"])
+        made._index = _index(made.sides.dimension, about["storage"], device)
         made._index.put(np.arange(len(catalogue)), arrays["vectors"])
         made._near = None
         if about.get("near") is not None:
@@ -409,6 +419,15 @@ def _fingerprint(model: FactorModel) -> str:
         if array is not None:
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _index(dimension: int, storage: Storage, device: str | None) -> ItemIndex:
+    if device is None:
+        return ItemIndex(dimension, storage)
+    require("torch", "torch")
+    from crossfm.nn.search import TorchIndex
+
+    return cast(ItemIndex, TorchIndex(dimension, device))  # of the same methods
 
 
 def _expect_count(k: Any) -> None:
