@@ -89,6 +89,7 @@ bench: $(STAMPS)/native ## Speed and quality beside the peers (builds .venv-peer
 	@$(PY) -m benchmarks.speed text --check
 	@$(PY) -m benchmarks.speed tables --check
 	@$(PY) -m benchmarks.retrieval --check
+	@$(PY) -m benchmarks.serving --check --minutes 10
 	@$(PY) -m benchmarks.nn memory --check
 	@$(PY) -m benchmarks.nn speed --check
 	@$(PY) -m benchmarks.quality movielens-100k --check

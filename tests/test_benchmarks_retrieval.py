@@ -40,3 +40,13 @@ def test_pre_ranking(monkeypatch, capsys):
     retrieval.pre_ranking(300, report)
     assert report.figures[0].name == "rank_10000_by_id_p99"
     assert "p99" in capsys.readouterr().out
+
+
+def test_approximate_search(monkeypatch, capsys):
+    monkeypatch.setattr(retrieval, "TOGETHER", 60)
+    report = Report("retrieval")
+    retrieval.approximate(4_000, 1, report)
+    recall, times = report.figures
+    assert (recall.name, times.name) == ("approximate_recall_at_100", "approximate_times_exact")
+    assert recall.value > 0.9
+    assert "drawn at random" in capsys.readouterr().out
