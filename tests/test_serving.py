@@ -20,7 +20,7 @@ from crossfm.serving import Limits, Settings, create_app
 from crossfm.serving.arrow import ARROW, write_stream
 
 pytest.importorskip("httpx2")
-TestClient: Any = pytest.importorskip("fastapi.testclient").TestClient
+testclient: Any = pytest.importorskip("fastapi.testclient")
 N, FILMS = 600, 40
 GENRES = [["crime"], ["love", "crime"], [], ["war"]]
 QUERY = {"user": 3, "hour": 20}
@@ -76,7 +76,7 @@ def model() -> Any:
 
 @pytest.fixture
 def client(model: Any, tmp_path: Path) -> Iterator[Any]:
-    with TestClient(create_app(settings(tmp_path, model))) as found:
+    with client_of(create_app(settings(tmp_path, model))) as found:
         yield found
 
 
@@ -87,6 +87,11 @@ def scores(model: Any, query: dict[str, Any], films: pa.Table) -> Any:
     return model.predict(
         {**columns, **{c: films.column(c).to_pylist() for c in ("film", "genres")}}
     )
+
+
+def client_of(app: Any) -> Any:
+    """A client on this machine."""
+    return testclient.TestClient(app, base_url="http://localhost:8000")
 
 
 def refused(answer: Any, words: str, status: int = 422) -> None:
@@ -173,7 +178,7 @@ def test_predictions_and_explanations(client: Any, model: Any) -> None:
 def test_probabilities_of_classes(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     two = fitted(cf.FMClassifier, y=rng.integers(0, 2, N))
-    with TestClient(create_app(settings(tmp_path, two))) as client:
+    with client_of(create_app(settings(tmp_path, two))) as client:
         every = client.post("/recommend", json={"query": QUERY, "k": FILMS}).json()
         rows = [{**QUERY, **row} for row in items().select(["film", "genres"]).to_pylist()]
         found = client.post("/predict", json={"rows": rows}).json()
@@ -184,7 +189,7 @@ def test_probabilities_of_classes(tmp_path: Path) -> None:
     words = fitted(cf.FMClassifier, y=rng.choice(["a", "b", "c"], N))
     with pytest.raises(DataError, match="several classes"):
         create_app(settings(tmp_path, words))
-    with TestClient(create_app(settings(tmp_path, words, items=None))) as client:
+    with client_of(create_app(settings(tmp_path, words, items=None))) as client:
         found = client.post("/predict", json={"rows": rows}).json()
         assert set(found["predictions"]) <= {"a", "b", "c"}
         np.testing.assert_allclose(np.sum(found["probabilities"], axis=1), 1)
@@ -197,7 +202,7 @@ def test_models_of_draws_answer_by_the_estimator(tmp_path: Path) -> None:
     sampled = cf.FMRegressor(
         2, solver="mcmc", schema=cf.Schema(fields()), n_epochs=8, random_state=0
     ).fit(log(), np.random.default_rng(0).normal(3, 1, N))
-    with TestClient(create_app(settings(tmp_path, sampled, items=None))) as client:
+    with client_of(create_app(settings(tmp_path, sampled, items=None))) as client:
         rows = [{**QUERY, **row} for row in items().select(["film", "genres"]).to_pylist()]
         found = client.post("/predict", json={"rows": rows}).json()["predictions"]
         table = {name: [row[name] for row in rows] for name in rows[0]}
@@ -345,7 +350,7 @@ def test_limits_and_token(model: Any, tmp_path: Path) -> None:
     limits = Limits(k=5, candidates=3, rows=2, bytes=2_000)
     asked = settings(tmp_path, model, token="a secret token", limits=limits)
     assert "secret" not in repr(asked)
-    with TestClient(create_app(asked)) as client:
+    with client_of(create_app(asked)) as client:
         refused(client.post("/recommend", json={"query": QUERY}), "Bearer", 401)
         refused(client.get("/model", headers={"authorization": "Bearer wrong"}), "Bearer", 401)
         assert client.get("/healthz").status_code == 200
@@ -365,7 +370,10 @@ def test_limits_and_token(model: Any, tmp_path: Path) -> None:
 
 def test_other_names_of_this_machine_are_not_served(client: Any) -> None:
     refused(client.get("/model", headers={"host": "evil.example"}), "localhost only", 421)
-    assert client.get("/model", headers={"host": "127.0.0.1:8000"}).status_code == 200
+    for host in ("127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]", "[::1]:8000"):
+        assert client.get("/model", headers={"host": host}).status_code == 200
+    for host in ("", "[::1", "localhost.evil.example", "127.0.0.1.nip.example:80", "::1"):
+        refused(client.get("/model", headers={"host": host}), "localhost only", 421)
 
 
 # --- new files ----------------------------------------------------------------------------------
@@ -373,7 +381,7 @@ def test_other_names_of_this_machine_are_not_served(client: Any) -> None:
 
 def test_a_new_model_takes_over_and_a_broken_one_is_refused(model: Any, tmp_path: Path) -> None:
     asked = settings(tmp_path, model)
-    with TestClient(create_app(asked)) as client:
+    with client_of(create_app(asked)) as client:
         first = client.get("/model").json()["version"]
         other = fitted(seed=1)
         other.save(asked.model)

@@ -42,7 +42,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Any:
     model.fit(log, rng.integers(0, 2, N)).save(folder / "m.crossfm")
     items = {"film": [f"f{i}" for i in range(20)], "tags": [["a"]] * 20, "year": list(range(20))}
     pq.write_table(pa.table(items), folder / "films.parquet")
-    app = create_app(Settings(folder / "m.crossfm", folder / "films.parquet", poll=0))
+    # Of any host: schemathesis has a name of its own for the application.
+    asked = Settings(folder / "m.crossfm", folder / "films.parquet", host="0.0.0.0", poll=0)
+    app = create_app(asked)
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -25,6 +26,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger("crossfm.serving")
 OPEN = ("/healthz", "/readyz", "/", "/page/")  # need no token: they tell nothing
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
+PORT = re.compile(r":\d*$")
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -119,8 +121,8 @@ class Guard:
         path = scope["path"]
         if self._settings.is_local and self._token is None:
             # A page elsewhere may have a name of its own lead to this machine (DNS rebinding).
-            host = headers.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0].lower()
-            if host not in LOCAL and host not in ("[::1", "testserver"):
+            host = PORT.sub("", headers.get(b"host", b"").decode("latin-1").lower())
+            if host not in LOCAL:
                 return failure(
                     421, "MisdirectedRequest", "this server answers to localhost only; give it a"
                     " token, or another host, to serve other names",
