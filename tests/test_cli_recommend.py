@@ -60,6 +60,10 @@ def test_the_best_items_of_a_query(folder, name):
     shown = [int(line.split()[2]) for line in text.stdout.splitlines()[1:8]]
     assert sorted(shown) == sorted(set(range(9)) - set(best[:2].tolist()))
     assert "7 items in all" in text.stdout
+    assert "no item has the item 77" in text.stderr
+    nobody = crossfm_runs("recommend", *words[:3], "--user", "nobody", "--only", "xyz")
+    assert "the model does not know user nobody" in nobody.stderr
+    assert "no item has the item xyz" in nobody.stderr
     only = told_by("recommend", *words, "--only", "2,5")
     assert sorted(one["item"] for one in only["items"]) == [2, 5]
 
@@ -132,6 +136,8 @@ def test_a_row_is_drawn(folder, row, tmp_path, ending):
         assert "src=" not in page
         score = told.stdout.splitlines()[-1].split()[-1]
         assert score in page
+        crossfm_runs("explain", folder / "rating.crossfm", row, "--plot", out, "--by", "field")
+        assert "user × item" in out.read_text()
 
 
 def test_fields_of_a_file(folder, tmp_path):

@@ -86,8 +86,8 @@ def explain_one(
             rows.append((f"{len(rest):,} smaller ones", f"{left:+.4f}"))
         rows.append(("score", f"{parts.score:+.4f}"))
         shown = max(1, sum(1 for p in largest if p.names))
-        write_picture(plot, waterfall(parts, limit=shown), f"Row {row} of {data.name}", facts,
-                      ("what", "adds"), rows)  # fmt: skip
+        picture = waterfall(parts, limit=shown, by=by)
+        write_picture(plot, picture, f"Row {row} of {data.name}", facts, ("what", "adds"), rows)
         screen.note(f"{plot} written")
 
 

@@ -73,6 +73,8 @@ def recommend_one(
     missing = [name for name, value in query.items() if value is None]
     if missing:
         screen.note(f"not given, so unknown: {', '.join(missing)}")
+    for line in _strangers(served, query, [*exclude, *(only or ())]):
+        screen.warn(line)
     shown = names[:MOST_COLUMNS]
     screen.result_table(
         ("", "score", served.shop.id, *shown),
@@ -163,6 +165,25 @@ def _query(served: Served, words: Sequence[str]) -> dict[str, Any]:
             values = query[one.name]
             query[one.weights] = None if values is None else [1.0] * len(values)
     return query
+
+
+def _strangers(served: Served, query: dict[str, Any], ids: list[str]) -> list[str]:
+    """What the model has not seen, and what no item is called."""
+    assert served.small is not None
+    assert served.small.records is not None
+    assert served.shop is not None
+    lines = []
+    schema = served.estimator.schema_
+    for name in served.query_fields:
+        if query[name] is None:
+            continue
+        unknown = schema.block(name)[0]
+        if unknown in served.small.records.transform([query], fields=[name]).ids:
+            lines.append(f"the model does not know {name} {_cell(query[name])}")
+    nobody = [id for id in ids if not len(served.shop.catalogue.places([id]))]
+    if nobody:
+        lines.append(f"no item has the {served.shop.id} {', '.join(nobody[:10])}")
+    return lines
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:

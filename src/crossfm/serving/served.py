@@ -115,7 +115,7 @@ class Served:
             raise SchemaError(
                 f"{settings.items} has the columns of {'no' if not item else 'all'} fields"
                 f" ({', '.join(names)}), so that nothing is left to the "
-                f"{'item' if not item else 'query'}; say which are the item's with item_fields"
+                f"{'item' if not item else 'query'}; name the item's: item_fields, or --item-fields"
             )
         self.item_fields, self.query_fields = item, query
         self.shop = Retriever(

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from crossfm.errors import DataError
-from crossfm.explain.contributions import Contributions
+from crossfm.explain.contributions import Contributions, Part, Term
 from crossfm.explain.plots.style import INK, MUTED, SERIES, figure
 
 if TYPE_CHECKING:
@@ -17,16 +17,19 @@ __all__ = ["waterfall"]
 LONGEST = 40  # letters of a term
 
 
-def waterfall(found: Contributions, *, limit: int = 10, title: str = "") -> Figure:
+def waterfall(
+    found: Contributions, *, limit: int = 10, by: str = "term", title: str = ""
+) -> Figure:
     """What the largest terms add, one after another, from the bias to the score.
 
     Args:
         found: from `explain_row` or an estimator's `explain`.
         limit: terms shown; the others stand together in one bar.
+        by: "term"; "feature", with pairs shared out; or "field", terms and pairs summed.
         title: above.
 
     Raises:
-        DataError: a limit below 1.
+        DataError: a limit below 1, another word for `by`.
         MissingExtraError: matplotlib is not installed.
 
     Example:
@@ -40,7 +43,11 @@ def waterfall(found: Contributions, *, limit: int = 10, title: str = "") -> Figu
     """
     if limit < 1:
         raise DataError(f"limit is {limit}, expected a number from 1")
-    terms = [term for term in found.terms() if term.names]
+    if by not in ("term", "feature", "field"):
+        raise DataError(f"by is {by!r}, expected 'term', 'feature' or 'field'")
+    terms: list[Term] | list[Part] = [term for term in found.terms() if term.names]
+    if by != "term":
+        terms = found.by_feature() if by == "feature" else found.by_field()
     bars = [(_named(term.names), term.value) for term in terms[:limit]]
     if len(terms) > limit:
         rest = math.fsum(term.value for term in terms[limit:])
