@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 import os
@@ -210,6 +211,43 @@ def test_models_of_draws_answer_by_the_estimator(tmp_path: Path) -> None:
         ranked = client.post("/rank", json={"query": {}, "candidates": rows}).json()
         np.testing.assert_allclose(ranked["scores"], sorted(found, reverse=True), rtol=1e-6)
         refused(client.post("/recommend", json={"query": QUERY}), "no items")
+
+
+def test_ids_and_filters_of_any_type(tmp_path: Path) -> None:
+    days = [datetime.datetime(2024, 1, 1) + datetime.timedelta(days=i) for i in range(20)]
+    at = np.random.default_rng(0).integers(0, 20, N)
+    table = {"user": at % 7, "day": [days[i] for i in at], "number": at}
+    for name, ids, text in (("day", days, "2024-01-03"), ("number", list(range(20)), "2")):
+        schema = cf.Schema([cf.Categorical("user"), cf.Categorical(name)])
+        model = cf.FMRegressor(2, schema=schema, n_epochs=2, random_state=0)
+        model.fit({"user": table["user"], name: table[name]}, np.sin(at))
+        shop = pa.table({name: ids, "when": [None, *days[1:]], "kind": ["x", "y"] * 10})
+        shop = shop.set_column(2, "kind", shop.column("kind").dictionary_encode())
+        pq.write_table(shop, tmp_path / "films.parquet")
+        with client_of(create_app(settings(tmp_path, model))) as client:
+            ranked = client.post("/rank", json={"query": {"user": 1}, "candidates": [text]}).json()
+            assert str(ranked["ids"][0]).startswith(text)
+            assert client.post("/explain", json={"query": {"user": 1}, "item": text}).json()["bias"]
+            body = {"query": {"user": 1}, "k": 30, "exclude": [text], "columns": ["when"],
+                    "filter": {"when": {"max": "2024-01-05"}}}  # fmt: skip
+            found = client.post("/recommend", json=body).json()
+            assert sorted(found["columns"]["when"]) == [f"2024-01-0{d} 00:00:00" for d in (2, 4, 5)]
+            kinds = client.post("/recommend", json={"query": {"user": 1}, "filter": {"kind": "y"}})
+            assert len(kinds.json()["ids"]) == 10
+            assert client.get("/openapi.json").status_code == 200
+
+
+def test_levels_and_matrices(tmp_path: Path) -> None:
+    y = np.random.default_rng(0).integers(1, 5, N)
+    levels = cf.OrdinalFMRegressor(2, n_epochs=5, random_state=0, schema=cf.Schema(fields()))
+    with client_of(create_app(settings(tmp_path, levels.fit(log(), y), items=None))) as client:
+        row = {**QUERY, "film": "film 1", "genres": []}
+        found = client.post("/predict", json={"rows": [row]}).json()
+        assert found["classes"] == [1, 2, 3, 4]
+        assert sum(found["probabilities"][0]) == pytest.approx(1)
+    matrix = cf.FMRegressor(2, n_epochs=2, random_state=0).fit(np.ones((N, 3)) * y[:, None], y)
+    with pytest.raises(DataError, match="without names of columns"):
+        create_app(settings(tmp_path, matrix, items=None))
 
 
 def test_arrow_streams_in_and_out(client: Any, model: Any) -> None:

@@ -110,6 +110,21 @@ class Catalogue:
             raise DataError(f"no item has the {self.id} {np.asarray(ids, object)[~known][0]!r}")
         return np.unique(places[known])
 
+    def find(self, ids: Any) -> NDArray[np.int64]:
+        """The place of each id, in their order, in whatever type it is written: "7" finds 7.
+
+        Raises:
+            DataError: no item has an id.
+        """
+        found = np.full(len(ids), -1)
+        if len(ids) and self._keys is not None:
+            keys = self._keys if self._records is None else self._records
+            found = self._place[keys.transform({self.id: ids}).ids]
+            found[(found >= 0) & ~self.live[found]] = -1
+        if (found < 0).any():
+            raise DataError(f"no item has the {self.id} {ids[int(np.argmax(found < 0))]!r}")
+        return found
+
     def allowed(self, filter: Any) -> NDArray[np.bool_]:
         """Which places hold items that a filter lets in; None: all items.
 

@@ -7,7 +7,7 @@ from typing import Any
 from crossfm.data.fields import Bag, Categorical
 from crossfm.errors import SchemaError
 from crossfm.serving import wire
-from crossfm.serving.served import Served
+from crossfm.serving.served import Served, plain
 from crossfm.serving.settings import Settings
 
 __all__ = ["about", "examples"]
@@ -47,7 +47,7 @@ def about(served: Served, settings: Settings, refused: str | None) -> dict[str, 
         "kind": models[0].kind if models else "network",
         "task": "regression" if classes is None else "classification",
         "estimator": type(estimator).__name__,
-        "classes": None if classes is None else classes.tolist(),
+        "classes": None if classes is None else [plain(one) for one in classes.tolist()],
         "n_features": models[0].n_features if models else 0,
         "n_factors": models[0].n_factors if models else 0,
         "fields": fields,
@@ -70,7 +70,7 @@ def examples(document: dict[str, Any], served: Served) -> dict[str, Any]:
     query = {name: value for name, value in row.items() if name in served.query_columns}
     bodies: dict[str, Any] = {"PredictRequest": {"rows": [row]}, "ExplainRequest": {"row": row}}
     if served.shop is not None:
-        some = served.shop.ids[:3].tolist()
+        some = [plain(id) for id in served.shop.ids[:3].tolist()]
         bodies["RankRequest"] = {"query": query, "candidates": some, "k": 2}
         bodies["RecommendRequest"] = {"query": query, "k": 5, "exclude": some[:1]}
         bodies["ExplainRequest"] = {"query": query, "item": some[0]}

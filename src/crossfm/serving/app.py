@@ -31,7 +31,7 @@ from crossfm.serving.batching import Batcher
 from crossfm.serving.guard import Guard, failure
 from crossfm.serving.holder import Holder
 from crossfm.serving.metrics import CONTENT_TYPE, Metrics
-from crossfm.serving.served import Served, Wanted
+from crossfm.serving.served import Served, Wanted, plain
 from crossfm.serving.settings import Settings
 
 __all__ = ["create_app"]
@@ -125,11 +125,11 @@ class Service:
             "/model/reload", self.reload, methods=["POST"], response_class=Response,
             responses={200: {"model": wire.About}, **REFUSALS},
         )  # fmt: skip
-        for path, plain in (
+        for path, run in (
             ("/healthz", self.healthz), ("/readyz", self.readyz), ("/metrics", self.counted),
             ("/", self.page),
         ):  # fmt: skip
-            app.add_api_route(path, plain, methods=["GET"], include_in_schema=path != "/",
+            app.add_api_route(path, run, methods=["GET"], include_in_schema=path != "/",
                               response_class=Response)  # fmt: skip
         if PAGE.is_dir():
             app.mount("/page", StaticFiles(directory=PAGE))
@@ -208,8 +208,8 @@ class Service:
             top, mode = await self._in_thread(served.rank, asked.query, asked.candidates, asked.k)
         return _json_answer(
             {
-                "ids": top.ids.tolist(), "scores": top.scores.tolist(), "mode": mode,
-                "model": served.version,
+                "ids": [plain(id) for id in top.ids.tolist()], "scores": top.scores.tolist(),
+                "mode": mode, "model": served.version,
             }
         )  # fmt: skip
 
@@ -232,7 +232,7 @@ class Service:
         top = await self._recommend((served, wanted))
         return _json_answer(
             {
-                "ids": top.ids.tolist(), "scores": top.scores.tolist(),
+                "ids": [plain(id) for id in top.ids.tolist()], "scores": top.scores.tolist(),
                 "columns": served.columns(top.ids, asked.columns), "model": served.version,
             }
         )  # fmt: skip
@@ -386,8 +386,10 @@ def _recommend_table(served: Served, table: Any, k: int) -> dict[str, Any]:
 
 
 def _classes(served: Served) -> list[Any] | None:
-    classes = getattr(served.estimator, "classes_", None)
-    return None if classes is None else classes.tolist()
+    """What the probabilities are of: classes, or ordered levels."""
+    estimator = served.estimator
+    classes = getattr(estimator, "classes_", getattr(estimator, "levels_", None))
+    return None if classes is None else [plain(one) for one in classes.tolist()]
 
 
 # --- answers ------------------------------------------------------------------------------------

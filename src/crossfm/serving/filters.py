@@ -72,12 +72,15 @@ def _compared(array: Any, condition: Any, name: str) -> NDArray[np.bool_]:
         if isinstance(condition, Mapping):
             found = pc.is_valid(array)
             if "min" in condition:
-                found = pc.and_(found, pc.greater_equal(array, pa.scalar(condition["min"])))
+                found = pc.and_(
+                    found, pc.greater_equal(array, _scalar(condition["min"], array.type))
+                )
             if "max" in condition:
-                found = pc.and_(found, pc.less_equal(array, pa.scalar(condition["max"])))
+                found = pc.and_(found, pc.less_equal(array, _scalar(condition["max"], array.type)))
         else:
             wanted = condition if isinstance(condition, list) else [condition]
-            found = pc.is_in(array, pa.array(wanted, array.type))
+            one = [_scalar(value, array.type).as_py() for value in wanted]
+            found = pc.is_in(array, pa.array(one, array.type))
         mask: NDArray[np.bool_] = pc.fill_null(found, False).to_numpy(zero_copy_only=False)
         return mask
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -85,3 +88,13 @@ def _compared(array: Any, condition: Any, name: str) -> NDArray[np.bool_]:
             f"filter: {name!r} holds {array.type}, which cannot be compared with"
             f" {str(condition)[:80]}"
         ) from error
+
+
+def _scalar(value: Any, kind: Any) -> Any:
+    """A value to compare with; dates come as texts."""
+    import pyarrow as pa
+
+    found = pa.scalar(value)
+    if isinstance(value, str) and pa.types.is_temporal(kind):
+        return found.cast(kind)
+    return found

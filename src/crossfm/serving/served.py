@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from collections import OrderedDict
@@ -23,7 +24,7 @@ from crossfm.runtime import Runtime
 from crossfm.serving.filters import mask_of
 from crossfm.serving.settings import Settings
 
-__all__ = ["Served", "Wanted"]
+__all__ = ["Served", "Wanted", "plain"]
 
 FILTERS_KEPT = 64
 Record = Mapping[str, Any]
@@ -77,18 +78,20 @@ class Served:
         path = settings.model
         version = read_checksum(path)[:12]
         estimator = load(path)
+        if estimator.schema_ is None:
+            raise DataError(
+                f"{path} was fitted on numbers without names of columns, which requests would need;"
+                " fit it on a table"
+            )
         header = read_header(path)
         if read_checksum(path)[:12] != version:
             raise ModelFileError(f"{path} was replaced while it was read; read it again")
         small = None
-        try:
-            schema = estimator.schema_
+        with contextlib.suppress(ModelFileError, AttributeError):  # the estimator itself answers
             small = Runtime.of(
-                estimator.models_, header.metadata, None if schema is None else schema.records(),
+                estimator.models_, header.metadata, estimator.schema_.records(),
                 has_more="attached" in header.tensors, name=str(path),
             )  # fmt: skip
-        except (ModelFileError, AttributeError):
-            pass  # the estimator itself answers
         now = datetime.datetime.now(datetime.UTC)
         served = Served(version, now, estimator, small)
         if settings.items is not None:
@@ -210,7 +213,21 @@ class Served:
         table = self.shop.catalogue.table
         assert table is not None
         some = table.select(list(dict.fromkeys(names))).take(self.ranker.places(ids))
-        return {name: [_plain(v) for v in some.column(name).to_pylist()] for name in names}
+        return {name: [plain(v) for v in some.column(name).to_pylist()] for name in names}
+
+    def as_named(self, ids: Sequence[Any]) -> Any:
+        """Ids as the catalogue has them, where they are written in another type: "7" for 7.
+
+        Raises:
+            DataError: no item has an id.
+        """
+        assert self.shop is not None
+        assert self.ranker is not None
+        try:
+            self.ranker.places(ids)
+        except DataError:
+            return self.shop.catalogue.names[self.shop.catalogue.find(ids)]
+        return ids
 
     def rank(self, query: Record, candidates: Sequence[Any], k: int | None) -> tuple[TopK, str]:
         """Candidates in order, and how they were scored."""
@@ -221,7 +238,7 @@ class Served:
                 "the server has no items to find ids among; send candidates as records, or start it"
                 " with --items"
             )
-        top = self.ranker.query(query).rank(list(candidates), k)
+        top = self.ranker.query(query).rank(self.as_named(list(candidates)), k)
         return TopK(top.ids[0], self.shown(top.scores[0])), "vectors"
 
     def _rank_records(self, query: Record, given: Sequence[Record], k: int | None) -> TopK:
@@ -235,7 +252,7 @@ class Served:
                 if name in one and not self.item_columns <= one.keys() and _is_id(one[name])
             ]  # fmt: skip
             if lacking:
-                places = self.ranker.places([one[name] for one in lacking])
+                places = self.ranker.places(self.as_named([one[name] for one in lacking]))
                 assert self.shop.catalogue.table is not None
                 known = self.shop.catalogue.table.select(sorted(self.item_columns))
                 for one, item in zip(lacking, known.take(places).to_pylist(), strict=True):
@@ -266,7 +283,7 @@ class Served:
         alone = {part.names[0]: part.value for part in by_field if len(part.names) == 1}
         return {
             "score": parts.score,
-            "prediction": _plain(prediction),
+            "prediction": plain(prediction),
             "bias": parts.bias,
             "linear": [
                 {"feature": t.names[0], "field": t.fields[0], "value": t.value}
@@ -289,7 +306,7 @@ class Served:
         schema = self.estimator.schema_
         if schema is None:
             raise SchemaError("the model has no columns by name")
-        return [_plain(value) for value in schema.categories(name, prefix, limit)]
+        return [plain(value) for value in schema.categories(name, prefix, limit)]
 
     def shown(self, scores: NDArray[np.float32]) -> NDArray[Any]:
         """Scores as predictions: ratings, expected counts, probabilities of the second class."""
@@ -335,7 +352,7 @@ class Served:
         if self.shop is None or self.ranker is None:
             raise DataError("the server has no items; send the whole row")
         assert self.shop.catalogue.table is not None
-        places = self.ranker.places([asked.item])
+        places = self.ranker.places(self.as_named([asked.item]))
         table = self.shop.catalogue.table.select(sorted(self.item_columns))
         return {**asked.query, **table.take(places).to_pylist()[0]}
 
@@ -364,8 +381,8 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
 
-def _plain(value: Any) -> Any:
-    """As JSON can hold it."""
+def plain(value: Any) -> Any:
+    """As JSON can hold it: dates as texts."""
     if isinstance(value, np.generic):
         value = value.item()
     return value if isinstance(value, str | int | float | bool | list | None) else str(value)
