@@ -237,6 +237,23 @@ def test_ids_and_filters_of_any_type(tmp_path: Path) -> None:
             assert client.get("/openapi.json").status_code == 200
 
 
+def test_networks_predict_and_rank(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    network = cf.DeepClassifier(
+        network="deepfm", n_epochs=1, random_state=0, schema=cf.Schema(fields())
+    ).fit(log(), np.random.default_rng(0).integers(0, 2, N))
+    rows = [{**QUERY, **row} for row in items().select(["film", "genres"]).to_pylist()[:5]]
+    with client_of(create_app(settings(tmp_path, network, items=None))) as client:
+        found = client.post("/predict", json={"rows": rows}).json()["probabilities"]
+        np.testing.assert_allclose(found, network.predict_proba(rows), rtol=1e-6)
+        ranked = client.post("/rank", json={"query": {}, "candidates": rows}).json()
+        assert ranked["scores"] == sorted((one for _, one in found), reverse=True)
+        assert client.get("/model").json()["kind"] == "network"
+        refused(client.post("/explain", json={"row": rows[0]}), "no terms")
+    with pytest.raises(DataError, match="one machine of pairs"):
+        create_app(settings(tmp_path, network))
+
+
 def test_levels_and_matrices(tmp_path: Path) -> None:
     y = np.random.default_rng(0).integers(1, 5, N)
     levels = cf.OrdinalFMRegressor(2, n_epochs=5, random_state=0, schema=cf.Schema(fields()))

@@ -73,7 +73,7 @@ class Served:
             ModelFileError, DataError, SchemaError: what is wrong with them.
         """
         from crossfm.estimators import load
-        from crossfm.store import read_checksum, read_header
+        from crossfm.store import holds_network, read_checksum, read_header
 
         path = settings.model
         version = read_checksum(path)[:12]
@@ -83,15 +83,16 @@ class Served:
                 f"{path} was fitted on numbers without names of columns, which requests would need;"
                 " fit it on a table"
             )
-        header = read_header(path)
+        header = None if holds_network(path) else read_header(path)
         if read_checksum(path)[:12] != version:
             raise ModelFileError(f"{path} was replaced while it was read; read it again")
         small = None
         with contextlib.suppress(ModelFileError, AttributeError):  # the estimator itself answers
-            small = Runtime.of(
-                estimator.models_, header.metadata, estimator.schema_.records(),
-                has_more="attached" in header.tensors, name=str(path),
-            )  # fmt: skip
+            if header is not None:
+                small = Runtime.of(
+                    estimator.models_, header.metadata, estimator.schema_.records(),
+                    has_more="attached" in header.tensors, name=str(path),
+                )  # fmt: skip
         now = datetime.datetime.now(datetime.UTC)
         served = Served(version, now, estimator, small)
         if settings.items is not None:

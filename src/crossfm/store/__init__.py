@@ -11,12 +11,12 @@ array([1., 2.], dtype=float32)
 from crossfm.store.crossfm_file import (
     StoredModel,
     load_model,
-    read_checksum,
     read_header,
     save_model,
 )
 from crossfm.store.delta import DeltaInfo, apply_delta, read_delta, save_delta
 from crossfm.store.libfm import load_libfm, save_libfm
+from crossfm.store.network_file import holds_network, read_checksum
 from crossfm.store.snapshots import Snapshots, delta_paths, load_latest
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "StoredModel",
     "apply_delta",
     "delta_paths",
+    "holds_network",
     "load_latest",
     "load_libfm",
     "load_model",

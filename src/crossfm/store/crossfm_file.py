@@ -29,7 +29,7 @@ from crossfm.store.layout import (
     render_header,
 )
 
-__all__ = ["StoredModel", "load_model", "read_checksum", "read_header", "save_model"]
+__all__ = ["StoredModel", "load_model", "read_header", "save_model"]
 
 FACTOR_TYPES = {precision: dtype for dtype, precision in PRECISIONS.items()}
 CHUNK = 1 << 22  # numbers converted or read at a time: 16 MB of float32
@@ -292,18 +292,6 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     with opened(path) as file:
         return _checked_container(os.fspath(path), file)
-
-
-def read_checksum(path: str | os.PathLike[str]) -> str:
-    """What names the content of a model file: its header's checksum, which covers the tensors'.
-
-    Raises:
-        ModelFileError: no such file, or its header is not that of a model.
-    """
-    with opened(path) as file:
-        _checked_container(os.fspath(path), file)
-        checksum: str = file.metadata()[DIGEST_KEY]
-        return checksum
 
 
 def load_model(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from crossfm.data.files import replacing
 from crossfm.errors import ModelFileError
+from crossfm.store import layout
 from crossfm.store.crossfm_file import (
     DTYPES,
     chunks_of,
@@ -26,7 +27,7 @@ from crossfm.store.crossfm_file import (
 )
 from crossfm.store.layout import REMEDY
 
-__all__ = ["holds_network", "load_network", "save_network"]
+__all__ = ["holds_network", "load_network", "read_checksum", "save_network"]
 
 VERSION = 1
 TEXT_KEY, DIGEST_KEY = "crossfm_network", "crossfm_network_sha256"
@@ -87,6 +88,22 @@ def holds_network(path: str | os.PathLike[str]) -> bool:
     """
     with opened(path) as file:
         return TEXT_KEY in (file.metadata() or {})
+
+
+def read_checksum(path: str | os.PathLike[str]) -> str:
+    """What names the content of a model file, of machines or of a network.
+
+    It is that of the header, which holds those of all tensors.
+
+    Raises:
+        ModelFileError: no such file, or no model.
+    """
+    with opened(path) as file:
+        strings: dict[str, str] = file.metadata() or {}
+    for key in (layout.DIGEST_KEY, DIGEST_KEY):
+        if key in strings:
+            return strings[key]
+    raise ModelFileError(f"{os.fspath(path)} holds no model of crossfm. {REMEDY}")
 
 
 def load_network(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
