@@ -81,6 +81,11 @@ def test_categories_of_any_kind_among_known_ones_of_any_kind(
         expect_same(schema, {"c": texts})
 
 
+def test_integers_beyond_int64_among_booleans() -> None:
+    schema = Schema([Categorical("c")]).fit({"c": [None, False]})
+    expect_same(schema, {"c": [None, 2**63]})
+
+
 def test_dates_are_found_by_their_texts_and_texts_of_dates() -> None:
     days = [datetime.datetime(2024, 1, 31), datetime.datetime(2024, 2, 1, 18, 30)]
     schema = Schema([Categorical("day")]).fit({"day": days})

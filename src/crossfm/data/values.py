@@ -227,7 +227,8 @@ def convert(values: Values, kind: str) -> pa.Array:
     if source == "bool":
         return array.cast(pa.int8()).cast(ARROW[kind])
     if kind == "bool":
-        fits = pc.or_(pc.equal(array, 0), pc.equal(array, 1))
+        zero, one_ = (pa.scalar(number, array.type) for number in (0, 1))  # beyond int64 too
+        fits = pc.or_(pc.equal(array, zero), pc.equal(array, one_))
         return _keep(array, fits).cast(pa.float64()).cast(pa.bool_())
     if source == "float":
         x = array.fill_null(0.5).to_numpy(zero_copy_only=False)
