@@ -1,12 +1,16 @@
 """Learning to rank on MovieLens: `FMRanker` beside BPR and ALS of implicit, each tuned alike.
 
 A rating of 4 or more is a positive. Of each user's positives the last fifth in time is the test
-part, and the last fifth of the rest the validation part. The setting of each method recorded here
-had the best NDCG@10 on the validation part among 40 or more (with `trials`, others are drawn and
+part. The rest is cut twice for validation: its last fifth judges what was fitted to what comes
+before, and the last fifth of that what was fitted to the others. The setting of each method
+recorded here had the best NDCG@10 there among 40 or more (with `trials`, others are drawn and
 judged there, as many for each method). It is fitted again to all of the training part, with several
 seeds, and judged on the test part. Lists are of all films of the data set less those that the user
 took in the training part. What implicit has never seen it cannot rank: such films are put last for
 it, which helps it.
+
+What the log tells of order each method is told as far as it can take it: `FMRanker` as a context,
+the films that the user liked last before; ALS as confidences that fall with the age of a like.
 """
 
 from __future__ import annotations
@@ -61,15 +65,31 @@ class Likes:
             self.user[chosen], self.item[chosen], self.time[chosen], self.n_users, self.n_items
         )
 
+    def age(self) -> np.ndarray:
+        """Of each: 0 for its user's last, 1 for his first, ``[n]``."""
+        place, count = self._places()
+        return 1 - place / np.maximum(count - 1, 1)
+
+    def recent(self, n: int, at: dict[str, Any] | None = None) -> pa.ListArray:
+        """The last n films of the users of `at`, or of each like's user strictly before it."""
+        from crossfm.data import recent_items
+
+        log = {"user": self.user, "item": self.item, "time": self.time}
+        return recent_items(log, n, at=at)
+
     def split(self, share: float) -> tuple[Likes, Likes]:
         """All but the last `share` of each user's, rounded, and these."""
+        place, count = self._places()
+        last = place >= count - np.round(share * count).astype(np.int64)
+        return self.take(~last), self.take(last)
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """The place of each among its user's, and how many they are."""
         count = np.bincount(self.user, minlength=self.n_users)
         order = np.argsort(self.user, kind="stable")
-        starts = np.cumsum(count) - count
         place = np.empty(len(self), np.int64)
-        place[order] = np.arange(len(self)) - np.repeat(starts, count)
-        last = place >= count[self.user] - np.round(share * count).astype(np.int64)[self.user]
-        return self.take(~last), self.take(last)
+        place[order] = np.arange(len(self)) - np.repeat(np.cumsum(count) - count, count)
+        return place, count[self.user]
 
 
 @dataclass(frozen=True)
@@ -155,14 +175,25 @@ class Method:
     Attributes:
         label: for people.
         uses: what it is told.
-        setting: the best on the validation part that a search has found.
+        setting: the best on the validation parts that a search has found.
         draw: another one, for a search.
+        lengths: of training, in iterations or epochs, that a search looks at.
+        features: of films, for `FMRanker`.
+        peer: the method of implicit; None: `FMRanker`.
     """
 
     label: str
     uses: str
     setting: Setting
     draw: Callable[[np.random.Generator], Setting]
+    lengths: tuple[int, ...]
+    features: bool = False
+    peer: str | None = None
+
+    @property
+    def length(self) -> str:
+        """The parameter that says how long it trains."""
+        return "iterations" if self.peer else "n_epochs"
 
 
 def among(rng: np.random.Generator, *values: Any) -> Any:
@@ -179,6 +210,13 @@ def draw_als(rng: np.random.Generator) -> Setting:
     return {
         "factors": among(rng, 32, 64, 128), "regularization": between(rng, 3, 50),
         "alpha": among(rng, 1, 2, 3, 5),
+    }  # fmt: skip
+
+
+def draw_recent_als(rng: np.random.Generator) -> Setting:
+    return {
+        "factors": among(rng, 32, 64, 128), "regularization": between(rng, 3, 60),
+        "alpha": among(rng, 2, 3, 5, 8), "recency": among(rng, 1, 2, 3, 4),
     }  # fmt: skip
 
 
@@ -200,144 +238,195 @@ def draw_ranker(rng: np.random.Generator) -> Setting:
     }  # fmt: skip
 
 
-# Iterations or epochs that each setting is judged at.
+def draw_context(rng: np.random.Generator) -> Setting:
+    return {**draw_ranker(rng), "recent": among(rng, 3, 4, 5, 6, 8)}
+
+
 EPOCHS = tuple(range(1, 21))
-LENGTHS = {
-    "als": (5, 10, 15, 30), "bpr": (100, 200, 400, 800), "features": EPOCHS, "ids": EPOCHS
-}  # fmt: skip
 METHODS = {
     "als": Method(
         "implicit, ALS", "ids",
-        {"factors": 64, "regularization": 14.3, "alpha": 2, "iterations": 30}, draw_als,
+        {"factors": 64, "regularization": 14.3, "alpha": 2, "iterations": 30},
+        draw_als, (5, 10, 15, 30), peer="als",
+    ),
+    "recent_als": Method(
+        "implicit, ALS", "ids, age",
+        {"factors": 64, "regularization": 14.3, "alpha": 2, "recency": 2, "iterations": 30},
+        draw_recent_als, (5, 10, 15, 30), peer="als",
     ),
     "bpr": Method(
         "implicit, BPR", "ids",
         {"factors": 8, "learning_rate": 0.00258, "regularization": 0.00203, "iterations": 200},
-        draw_bpr,
+        draw_bpr, (100, 200, 400, 800), peer="bpr",
     ),
-    "features": Method(
-        "FMRanker", "ids; genres, year and tags of films",
+    "context": Method(
+        "FMRanker", "ids, films, last likes",
         {"n_factors": 32, "n_negatives": 128, "learning_rate": 0.15, "l2_factors": 0.02,
          "init_scale": 0.03, "negatives": "popularity", "popularity_power": 0.5,
-         "interactions": "across_fields", "n_epochs": 10}, draw_ranker,
+         "interactions": "across_fields", "n_epochs": 12, "recent": 5},
+        draw_context, EPOCHS, features=True,
+    ),
+    "features": Method(
+        "FMRanker", "ids, films",
+        {"n_factors": 32, "n_negatives": 128, "learning_rate": 0.15, "l2_factors": 0.02,
+         "init_scale": 0.03, "negatives": "popularity", "popularity_power": 0.5,
+         "interactions": "across_fields", "n_epochs": 10},
+        draw_ranker, EPOCHS, features=True,
     ),
     "ids": Method(
         "FMRanker", "ids",
         {"n_factors": 32, "n_negatives": 256, "learning_rate": 0.15, "l2_factors": 0.02,
-         "init_scale": 0.03, "negatives": "uniform", "n_epochs": 9}, draw_ranker,
+         "init_scale": 0.03, "negatives": "uniform", "n_epochs": 9},
+        draw_ranker, EPOCHS,
     ),
 }  # fmt: skip
+OURS = "context"
+PEERS = ("als", "recent_als", "bpr")
 
 
 def ranker_for(
-    films: Films, train: Likes, setting: Setting, seed: int, *, features: bool, watch: Any = None
-) -> Any:
-    """A fitted `FMRanker`."""
+    films: Films, train: Likes, setting: Setting, seed: int, *, features: bool,
+    watch: Likes | None = None,
+) -> Any:  # fmt: skip
+    """A fitted `FMRanker`; with `watch`, judged on it after each epoch."""
     from crossfm import Bag, Categorical, FMRanker, Schema
 
-    fields: list[Any] = [Categorical("user"), Categorical("item")]
+    setting = dict(setting)
+    recent = setting.pop("recent", 0)
+    fields: list[Any] = [Categorical("item")]
     if features:
         fields += [
             Categorical("year"),
             *(Bag(name, pooling="sqrtn") for name in ("genres", "tags")),
         ]
-    items = films.features(train).select([field.name for field in fields[1:]])
+    items = films.features(train).select([field.name for field in fields])
+    fields.append(Categorical("user"))
+    log: dict[str, Any] = {"user": train.user, "item": train.item}
+    told = None if watch is None else {"user": watch.user, "item": watch.item}
+    if recent:
+        fields.append(Bag("lately", pooling="sqrtn"))
+        log["lately"] = train.recent(recent)
+        if told:
+            told["lately"] = train.recent(recent, told)
     ranker = FMRanker(loss="softmax", schema=Schema(fields), random_state=seed, eval_k=K, **setting)
     return ranker.fit(
-        {"user": train.user, "item": train.item}, items=items,
-        users={"user": np.arange(train.n_users)}, eval_set=watch,
+        log, items=items, users={"user": np.arange(train.n_users)},
+        context=["lately"] if recent else [], eval_set=told,
     )  # fmt: skip
 
 
-def full_scores(ranker: Any, n_users: int, items: pa.Table) -> np.ndarray:
+def full_scores(ranker: Any, train: Likes, items: pa.Table, recent: int = 0) -> np.ndarray:
     """Scores of a `FMRanker`, as dot products of vectors."""
     from crossfm.retrieval import Vectors
 
+    users: dict[str, Any] = {"user": np.arange(train.n_users)}
+    if recent:
+        users["lately"] = train.recent(recent, users)
     sides = Vectors(
-        ranker.model_, query_fields=ranker.user_fields_, item_fields=ranker.item_fields_
-    )
-    q, constant = sides.query_vectors({"user": np.arange(n_users)})
+        ranker.model_, query_fields=ranker.user_fields_ + ranker.context_fields_,
+        item_fields=ranker.item_fields_,
+    )  # fmt: skip
+    q, constant = sides.query_vectors(users)
     return np.asarray(constant[:, None] + q @ sides.item_vectors(items).T, np.float32)
 
 
 def scores_of(
-    name: str, films: Films, train: Likes, setting: Setting, seed: int, worker: Worker
+    method: Method, films: Films, train: Likes, setting: Setting, seed: int, worker: Worker
 ) -> np.ndarray:
     """Of all films for all users."""
-    if name in ("features", "ids"):
-        ranker = ranker_for(films, train, setting, seed, features=name == "features")
-        return full_scores(ranker, train.n_users, films.features(train))
+    if method.peer is None:
+        ranker = ranker_for(films, train, setting, seed, features=method.features)
+        return full_scores(ranker, train, films.features(train), setting.get("recent", 0))
+    options = {**setting, "random_state": seed}
+    confidence = np.exp(-options.pop("recency", 0.0) * train.age())
     with tempfile.TemporaryDirectory(prefix="crossfm-bench-") as folder:
         pairs_path, scores_path = Path(folder) / "pairs.npz", Path(folder) / "scores.npy"
-        np.savez(pairs_path, user=train.user, item=train.item, shape=(train.n_users, train.n_items))
+        np.savez(
+            pairs_path, user=train.user, item=train.item,
+            confidence=confidence / confidence.mean(),
+            shape=(train.n_users, train.n_items),
+        )  # fmt: skip
         worker.ask(
-            "ask", pairs=str(pairs_path), scores=str(scores_path), method=name,
-            options={**setting, "random_state": seed},
+            "ask", pairs=str(pairs_path), scores=str(scores_path), method=method.peer,
+            options=options,
         )  # fmt: skip
         scores = np.load(scores_path)
     scores[:, np.bincount(train.item, minlength=train.n_items) == 0] = -np.finfo(np.float32).max
     return scores
 
 
-def histories(
-    name: str, films: Films, train: Likes, watch: Likes, setting: Setting, seed: int, worker: Worker
-) -> list[dict[str, float]]:
-    """Metrics on `watch` of one setting at each length."""
-    if name in ("features", "ids"):
-        told = {"user": watch.user, "item": watch.item}
-        longest = {**setting, "n_epochs": LENGTHS[name][-1], "patience": LENGTHS[name][-1]}
-        ranker = ranker_for(films, train, longest, seed, features=name == "features", watch=told)
-        return list(ranker.history_)
+def history(
+    method: Method, films: Films, train: Likes, watch: Likes, setting: Setting, seed: int,
+    worker: Worker,
+) -> list[float]:  # fmt: skip
+    """NDCG@10 on `watch` of one setting at each length."""
+    if method.peer is None:
+        most = method.lengths[-1]
+        longest = {**setting, "n_epochs": most, "patience": most}
+        ranker = ranker_for(films, train, longest, seed, features=method.features, watch=watch)
+        return [ranker.history_[length - 1][f"ndcg@{K}"] for length in method.lengths]
     return [
         judge(
-            scores_of(name, films, train, {**setting, "iterations": n}, seed, worker), train, watch
-        )
-        for n in LENGTHS[name]
-    ]
+            scores_of(method, films, train, {**setting, "iterations": n}, seed, worker),
+            train, watch,
+        )[f"ndcg@{K}"]
+        for n in method.lengths
+    ]  # fmt: skip
 
 
-def tune(
-    name: str, films: Films, train: Likes, watch: Likes, trials: int, worker: Worker
-) -> Setting:
-    """The best on `watch` of the recorded setting and of others drawn, as the mean of two seeds."""
-    method, rng = METHODS[name], np.random.default_rng(0)
-    length = "n_epochs" if name in ("features", "ids") else "iterations"
-    first = {key: value for key, value in method.setting.items() if key != length}
+def tune(method: Method, films: Films, train: Likes, trials: int, worker: Worker) -> Setting:
+    """The best on both validation parts of the recorded setting and of others drawn."""
+    rng = np.random.default_rng(0)
+    first = {key: value for key, value in method.setting.items() if key != method.length}
     best, chosen = -1.0, method.setting
     for setting in (first, *(method.draw(rng) for _ in range(trials - 1))):
-        runs = [
-            histories(name, films, train, watch, setting, seed, worker) for seed in TUNING_SEEDS
-        ]
-        ndcg = np.mean([[one[f"ndcg@{K}"] for one in run] for run in runs], axis=0)
+        ndcg = np.mean(
+            [
+                history(method, films, before, after, setting, seed, worker)
+                for before, after in cuts(train)
+                for seed in TUNING_SEEDS
+            ],
+            axis=0,
+        )
         if ndcg.max() > best:
             best = float(ndcg.max())
-            chosen = {**setting, length: LENGTHS[name][int(ndcg.argmax())]}
-            print(name, f"{best:.4f}", chosen, flush=True)
+            chosen = {**setting, method.length: method.lengths[int(ndcg.argmax())]}
+            print(method.label, method.uses, f"{best:.4f}", chosen, flush=True)
     return chosen
+
+
+def cuts(train: Likes) -> list[tuple[Likes, Likes]]:
+    """What is fitted and what it is judged by, twice."""
+    first = train.split(HELD_OUT)
+    return [first, first[0].split(HELD_OUT)]
 
 
 def run(trials: int = 0) -> Report:
     """The figures; with trials, settings are searched for instead of those recorded."""
     likes, films = movielens()
     train, test = likes.split(HELD_OUT)
-    first, watch = train.split(HELD_OUT)
     found: dict[str, Any] = {}
     with Worker("implicit") as worker:
         for name, method in METHODS.items():
             setting = method.setting
             if trials:
-                setting = tune(name, films, first, watch, trials, worker)
+                setting = tune(method, films, train, trials, worker)
             started = time.perf_counter()
-            tuned = judge(scores_of(name, films, first, setting, 0, worker), first, watch)
+            tuned = [
+                judge(scores_of(method, films, before, setting, seed, worker), before, after)
+                for before, after in cuts(train)
+                for seed in TUNING_SEEDS
+            ]
             runs = [
-                judge(scores_of(name, films, train, setting, seed, worker), train, test)
+                judge(scores_of(method, films, train, setting, seed, worker), train, test)
                 for seed in SEEDS
             ]
             means = {key: float(np.mean([one[key] for one in runs])) for key in runs[0]}
             spread = {key: float(np.std([one[key] for one in runs], ddof=1)) for key in runs[0]}
             found[name] = {
                 "label": method.label, "uses": method.uses, "setting": setting, "test": means,
-                "deviation": spread, "validation": tuned, "runs": runs,
+                "deviation": spread, "runs": runs,
+                "validation": float(np.mean([one[f"ndcg@{K}"] for one in tuned])),
                 "seconds": time.perf_counter() - started,
             }  # fmt: skip
     popular = np.bincount(train.item, minlength=train.n_items).astype(np.float32)
@@ -348,15 +437,15 @@ def run(trials: int = 0) -> Report:
     show(found, len(np.unique(test.user)), len(test))
     report = Report("quality ranking", details={"machine": machine(), "methods": found})
     for key in (f"ndcg@{K}", f"recall@{K}"):
-        for peer in ("als", "bpr"):
+        for peer in PEERS:
             name = f"ranking_{key.replace('@', '_')}_over_{peer}"
             bar = found[peer]["test"][key]
-            report.add(Figure(name, found["features"]["test"][key], bar, ">="))
+            report.add(Figure(name, found[OURS]["test"][key], bar, ">="))
     return report
 
 
 def show(found: dict[str, Any], n_users: int, n_pairs: int) -> None:
-    """The table."""
+    """The table; of validation, NDCG."""
     keys = (f"ndcg@{K}", f"recall@{K}", "mrr")
     lines = []
     for one in found.values():
@@ -366,8 +455,9 @@ def show(found: dict[str, Any], n_users: int, n_pairs: int) -> None:
                 f"{cell} ± {one['deviation'][key]:.4f}"
                 for cell, key in zip(cells, keys, strict=True)
             ]
+        cells.insert(0, f"{one['validation']:.4f}" if "validation" in one else "")
         lines.append([one["label"], one["uses"], *cells])
     show_table(
         f"MovieLens latest-small, last fifth of each user: {n_pairs} positives, {n_users} users",
-        ("method", "told of", *keys), lines,
+        ("method", "told of", "validation", *keys), lines,
     )  # fmt: skip

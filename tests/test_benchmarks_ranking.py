@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,26 @@ def test_the_last_fifth_of_each_user():
         before, after = train.time[train.user == user], test.time[test.user == user]
         assert len(after) == round(0.2 * (len(before) + len(after)))
         assert before.max() < after.min()
+
+
+def test_ages():
+    some = likes()
+    age = some.age()
+    for user in range(12):
+        own = age[some.user == user]
+        assert own[0] == 1
+        assert own[-1] == 0
+        assert (np.diff(own) < 0).all()
+
+
+def test_validation_parts_lie_before_the_test_part():
+    train, _ = likes().split(0.2)
+    (first, watch), (second, other) = ranking.cuts(train)
+    assert len(first) + len(watch) == len(train)
+    assert len(second) + len(other) == len(first)
+    for user in range(12):
+        parts = [part.time[part.user == user] for part in (second, other, watch)]
+        assert parts[0].max() < parts[1].min() <= parts[1].max() < parts[2].min()
 
 
 def test_tags_given_later_are_not_told(monkeypatch):
@@ -82,6 +103,7 @@ class Popular:
         assert method in ("als", "bpr")
         assert "random_state" in options
         found = np.load(pairs)
+        assert found["confidence"].mean() == pytest.approx(1)
         counts = np.bincount(found["item"], minlength=found["shape"][1])
         np.save(scores, np.tile(counts.astype(np.float32), (found["shape"][0], 1)))
 
@@ -91,30 +113,33 @@ def test_a_whole_run(trials, monkeypatch, capsys):
     monkeypatch.setattr(ranking, "movielens", lambda: (likes(), films()))
     monkeypatch.setattr(ranking, "Worker", Popular)
     monkeypatch.setattr(ranking, "SEEDS", (0, 1))
-    short = dict.fromkeys(ranking.LENGTHS, (1, 2))
-    monkeypatch.setattr(ranking, "LENGTHS", short)
+    short = {name: replace(one, lengths=(1, 2)) for name, one in ranking.METHODS.items()}
+    monkeypatch.setattr(ranking, "METHODS", short)
     report = ranking.run(trials)
     names = [figure.name for figure in report.figures]
     assert names == [
         f"ranking_{metric}_10_over_{peer}"
         for metric in ("ndcg", "recall")
-        for peer in ("als", "bpr")
+        for peer in ("als", "recent_als", "bpr")
     ]
     found = report.details["methods"]
     assert found["als"]["test"] == pytest.approx(found["popular"]["test"])
     assert report.figures[0].bar == found["als"]["test"]["ndcg@10"]
-    assert report.figures[0].value == found["features"]["test"]["ndcg@10"]
+    assert report.figures[0].value == found["context"]["test"]["ndcg@10"]
     printed = capsys.readouterr().out
-    assert "genres, year and tags" in printed
+    assert "last likes" in printed
     json.dumps(report.details)
 
 
-def test_scores_are_those_of_the_ranker():
+@pytest.mark.parametrize("recent", [0, 2])
+def test_scores_are_those_of_the_ranker(recent):
     every, known = likes(), films()
-    setting = {"n_factors": 4, "n_epochs": 2, "interactions": "across_fields"}
+    setting = {"n_factors": 4, "n_epochs": 2, "interactions": "across_fields", "recent": recent}
     ranker = ranking.ranker_for(known, every, setting, 0, features=True)
-    scores = ranking.full_scores(ranker, 12, known.features(every))
+    scores = ranking.full_scores(ranker, every, known.features(every), recent)
     pairs = {"user": [3, 11], "item": [0, 19]}
+    if recent:
+        pairs["lately"] = [every.item[every.user == user][-recent:].tolist() for user in (3, 11)]
     np.testing.assert_allclose(
         scores[[3, 11], [0, 19]], ranker.predict(pairs), rtol=1e-4, atol=1e-6
     )

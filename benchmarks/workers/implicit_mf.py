@@ -17,12 +17,13 @@ METHODS = {"als": AlternatingLeastSquares, "bpr": BayesianPersonalizedRanking}
 
 
 class Implicit(Service):
-    """Training on pairs of a user and an item, all of weight 1.
+    """Training on pairs of a user and an item, each once.
 
         {"do": "ask", "pairs": path, "method": "als" | "bpr", "options": {...}, "scores": path}
                                                            -> {"seconds": of training}
 
-    `pairs` is an ``.npz`` of user, item and shape (users, items); `scores` gets all scores.
+    `pairs` is an ``.npz`` of user, item, confidence and shape (users, items); `scores` gets all
+    scores.
     """
 
     def version(self) -> str:
@@ -32,9 +33,8 @@ class Implicit(Service):
         """See the class."""
         pairs = np.load(request["pairs"])
         shape = tuple(pairs["shape"])
-        ones = np.ones(len(pairs["user"]), np.float32)
-        taken = sparse.csr_matrix((ones, (pairs["user"], pairs["item"])), shape=shape)
-        taken.data[:] = 1.0  # a pair that comes twice
+        confidence = pairs["confidence"].astype(np.float32)
+        taken = sparse.csr_matrix((confidence, (pairs["user"], pairs["item"])), shape=shape)
         model = METHODS[request["method"]](num_threads=1, **request["options"])
         started = time.perf_counter()
         model.fit(taken, show_progress=False)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from crossfm.data.frames import to_arrow
     from crossfm.data.infer import Guess
     from crossfm.data.inputs import as_rows, iter_rows
+    from crossfm.data.recent import recent_items
     from crossfm.data.relations import RelationBlock
     from crossfm.data.schema import Schema
     from crossfm.data.streams import stream_rows
@@ -45,6 +46,7 @@ _HOME = {
     "read_libffm": "crossfm.data.text",
     "read_libsvm": "crossfm.data.text",
     "read_table": "crossfm.data.tables",
+    "recent_items": "crossfm.data.recent",
     "rows_table": "crossfm.data.writing",
     "stream_rows": "crossfm.data.streams",
     "table_rows": "crossfm.data.writing",
@@ -73,6 +75,7 @@ __all__ = [
     "read_libffm",
     "read_libsvm",
     "read_table",
+    "recent_items",
     "rows_table",
     "stream_rows",
     "table_rows",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from crossfm.data import inputs
 from crossfm.data.fields import Categorical
 from crossfm.data.relations import Relation, Relations, expect_column
-from crossfm.data.rows import Rows
+from crossfm.data.rows import Rows, side_by_side
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError, SchemaError
 
@@ -22,54 +24,58 @@ __all__ = ["Sides", "read_interactions"]
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """The features of each user and each item, by key.
+    """The features of each user and each item, by key, and of the context of each pair.
 
     Attributes:
-        schema: of both sides together.
+        schema: of all of them together.
         users: its unit 0 is a user that is not known.
         items: its unit 0 is an item that is not known, and no candidate.
+        context: fields whose columns come with each pair.
     """
 
     schema: Schema
     users: Relation
     items: Relation
+    context: tuple[str, ...] = ()
 
     @staticmethod
     def learn(
-        interactions: pa.Table, users: Any, items: Any, user: str, item: str, schema: Schema | None
-    ) -> Sides:
+        interactions: pa.Table, users: Any, items: Any, user: str, item: str,
+        context: Sequence[str], schema: Schema | None,
+    ) -> Sides:  # fmt: skip
         """All keys of the interactions and of the two tables, and what the tables say of them.
 
         Raises:
-            SchemaError: a column that is missing, or in both tables; a side without fields.
+            SchemaError: a column that is missing, or in two of the tables; a side without fields.
             DataError: a key that is missing in a table, or there twice.
         """
         given = (("users", users, user), ("items", items, item))
         tables = [_units(frame, interactions.column(key), key, name) for name, frame, key in given]
-        twice = set(tables[0].column_names) & set(tables[1].column_names)
-        if twice:
-            raise SchemaError(
-                f"the columns {sorted(twice)} are in users and in items; rename them in one of the"
-                " tables, or leave them out"
-            )
+        around = _context(interactions, context)
+        _expect_apart({"users": tables[0], "items": tables[1], "the context": around})
         parts = [
             _fields(table, key, name, schema)
             for (name, _, key), table in zip(given, tables, strict=True)
         ]
+        if context:
+            parts.append(_context_fields(around, schema))
         if schema is not None:
             known = {name for part in parts for name in part.field_names}
             lost = [name for name in schema.field_names if name not in known]
             if lost:
                 raise SchemaError(
-                    f"the schema has the fields {lost}, whose columns neither users nor items has;"
-                    f" users has {tables[0].column_names}, items has {tables[1].column_names}"
+                    f"the schema has the fields {lost}, whose columns neither users nor items has,"
+                    f" and context does not name; users has {tables[0].column_names}, items has"
+                    f" {tables[1].column_names}"
                 )
-        whole = Schema.joined([part.fit(table) for part, table in zip(parts, tables, strict=True)])
-        relations = (
+        learned = [*tables, interactions] if context else tables
+        whole = Schema.joined([part.fit(table) for part, table in zip(parts, learned, strict=True)])
+        own_users, own_items = (
             Relation.learn(key, key, part, whole, table)
-            for (_, _, key), part, table in zip(given, parts, tables, strict=True)
+            for (_, _, key), part, table in zip(given, parts, tables, strict=False)
         )
-        return Sides(whole, *relations)
+        around_fields = tuple(parts[2].field_names) if context else ()
+        return Sides(whole, own_users, own_items, around_fields)
 
     @property
     def user(self) -> str:
@@ -96,6 +102,42 @@ class Sides:
         """The key of each user, from unit 1 on."""
         return _array(self.users)
 
+    @property
+    def context_columns(self) -> list[str]:
+        """The columns that come with each pair beside the keys."""
+        return self.schema.columns_of(self.context) if self.context else []
+
+    def read(self, frame: Any, place: str) -> pa.Table:
+        """A table of pairs and their context, no key of which is missing.
+
+        Raises:
+            SchemaError: a column is not there.
+            DataError: a key is missing.
+        """
+        table = read_interactions(frame, self.user, self.item, place)
+        self.expect_context(table, place)
+        return table
+
+    def expect_context(self, table: pa.Table, place: str) -> None:
+        """Raise SchemaError where a column of the context is not there."""
+        missing = [name for name in self.context_columns if name not in table.column_names]
+        if missing:
+            raise SchemaError(
+                f"{place} has no column {missing[0]!r}: the fit had the context"
+                f" {self.context_columns}, so that each row needs these, missing values where"
+                f" nothing is known; there are {table.column_names}"
+            )
+
+    def queries(self, table: pa.Table, users: Rows) -> Rows:
+        """The features of the users and of the context of each row."""
+        if not self.context:
+            return users
+        return side_by_side([users, self.contexts(table)])
+
+    def contexts(self, table: pa.Table) -> Rows:
+        """The features of the context of each row."""
+        return self.schema.transform(table, fields=self.context)
+
     def user_units(self, table: pa.Table) -> NDArray[np.int32]:
         """The unit of each row's user; 0 where it is not known."""
         return self.users.units(table).astype(np.int32)
@@ -116,9 +158,12 @@ class Sides:
             ValueError, KeyError, CrossfmError: it is broken.
         """
         parts = Relations.from_bytes(data, schema).parts
-        if len(parts) != 2 or {*parts[0].fields, *parts[1].fields} != set(schema.field_names):
+        if len(parts) != 2:
+            raise ValueError("something else than users and items")
+        own = {*parts[0].fields, *parts[1].fields}
+        if not own <= set(schema.field_names):
             raise ValueError("users and items do not fit the schema")
-        return Sides(schema, *parts)
+        return Sides(schema, *parts, tuple(name for name in schema.field_names if name not in own))
 
 
 def read_interactions(frame: Any, user: str, item: str, place: str = "interactions") -> pa.Table:
@@ -198,6 +243,41 @@ def _fields(table: pa.Table, key: str, name: str, schema: Schema | None) -> Sche
             f" Categorical({key!r}), or fields of other columns"
         )
     return Schema(own)
+
+
+def _context(interactions: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The columns of the interactions that tell of a pair's context."""
+    for name in names:
+        expect_column(interactions, name, "interactions")
+    return interactions.select(list(dict.fromkeys(names)))
+
+
+def _context_fields(table: pa.Table, schema: Schema | None) -> Schema:
+    """The fields of the context: those given, or those inferred, of each column."""
+    if schema is None:
+        part = Schema.infer(table)
+        unused = [guess for guess in part.guesses if guess.name not in part.field_names]
+        if unused:
+            raise SchemaError(
+                f"the column {unused[0].name!r} of the context was left out by the guess"
+                f" ({unused[0].reason}); leave it out, or say what it is with schema="
+            )
+        return part
+    own = [field for field in schema.fields if field.name in table.column_names]
+    lost = set(table.column_names) - {field.name for field in own}
+    if lost:
+        raise SchemaError(f"the schema has no field of the columns {sorted(lost)} of the context")
+    return Schema(own)
+
+
+def _expect_apart(tables: dict[str, pa.Table]) -> None:
+    for (one, left), (two, right) in combinations(tables.items(), 2):
+        twice = set(left.column_names) & set(right.column_names)
+        if twice:
+            raise SchemaError(
+                f"the columns {sorted(twice)} are in {one} and in {two}; rename them in one of the"
+                " tables, or leave them out"
+            )
 
 
 def _array(side: Relation) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -18,6 +18,7 @@ from crossfm.data.relations import expect_column
 from crossfm.data.rows import Rows, side_by_side
 from crossfm.data.schema import Schema
 from crossfm.errors import DataError
+from crossfm.estimators._held_out import held_out, known, split
 from crossfm.estimators._options import check_count, check_one_of, check_options, check_scores
 from crossfm.estimators._ranking import best_of, score_blocks
 from crossfm.estimators._sides import Sides, read_interactions
@@ -29,7 +30,6 @@ from crossfm.model import FactorModel
 from crossfm.retrieval.topk import TopK
 from crossfm.solvers import AdaGrad
 from crossfm.solvers.ranking import (
-    HeldOut,
     Lists,
     Pairs,
     RankingOptions,
@@ -80,7 +80,8 @@ class FMRanker(BaseEstimator):
     Attributes:
         model_: the trained machine as a frozen `FactorModel`.
         schema_: the fields of users and items in one schema, fitted.
-        user_fields_, item_fields_: names of the fields of each side.
+        user_fields_, context_fields_, item_fields_: names of the fields of users, of what comes
+            with each pair, and of items.
         users_, items_: the keys of all users and items.
         history_: a dict an epoch: "loss", and with validation "ndcg@k", "recall@k", "mrr".
         n_iter_: epochs run.
@@ -154,6 +155,7 @@ class FMRanker(BaseEstimator):
         items: Any = None,
         user: str = "user",
         item: str = "item",
+        context: str | Sequence[str] = (),
         eval_set: Any = None,
         sample_weight: Any = None,
         progress: Progress | None = None,
@@ -162,13 +164,16 @@ class FMRanker(BaseEstimator):
 
         Args:
             interactions: a row a pair, in any form of table (DataFrame, dict of columns, Parquet or
-                CSV path); columns besides the two keys are ignored.
+                CSV path); columns that are neither keys nor context are ignored.
             users: a table with a row a user: the column `user`, and what is known of each. None:
                 nothing is. Users that it lacks have every column missing.
             items: the same of items, by the column `item`. All of them are candidates, also those
                 that nobody took.
             user: the column of users' keys.
             item: the column of items' keys.
+            context: columns of `interactions` that tell of the moment of each pair: the device, the
+                hour, what the user took before (`crossfm.data.recent_items`). They are features of
+                the query, and all that is asked of the ranker later needs them.
             eval_set: pairs held out, to judge lists by after each epoch.
             sample_weight: ``[n]`` of the pairs, or the name of a column; None: ones. A pair of
                 weight 0 teaches nothing, and its item counts as seen in `recommend`.
@@ -176,7 +181,7 @@ class FMRanker(BaseEstimator):
 
         Raises:
             DataError: no pairs, a missing key, a parameter out of range.
-            SchemaError: a missing column, or one that is in both tables.
+            SchemaError: a missing column, or one that is in two of the tables.
             DivergedError: the loss left the finite numbers.
         """
         seed, ranking = self._check()
@@ -184,15 +189,18 @@ class FMRanker(BaseEstimator):
         if not table.num_rows:
             raise DataError("interactions has no rows, so there is nothing to learn from")
         weights = self._weights(table, sample_weight)
-        sides = Sides.learn(table, users, items, user, item, self.schema)
+        around = (context,) if isinstance(context, str) else tuple(context)
+        sides = Sides.learn(table, users, items, user, item, around, self.schema)
         owner, taken = sides.user_units(table), sides.item_numbers(table)
-        kept, watch = self._split(sides, owner, taken, eval_set, seed)
+        seen = Lists.of(owner, taken, len(sides.users.rows), len(sides.item_rows))
+        kept, watch = np.arange(len(owner)), None
+        if eval_set is not None:
+            watch = held_out(sides, sides.read(eval_set, "eval_set"), self.eval_k, seen, "eval_set")
+        elif self._stops(None):
+            kept, watch = split(sides, table, self.validation_fraction, self.eval_k, seed)
         if weights is not None:
             kept = kept[weights[kept] > 0]
-        pairs = Pairs(
-            sides.users.rows, sides.item_rows, owner[kept], taken[kept],
-            weights=None if weights is None else weights[kept],
-        )  # fmt: skip
+        pairs = self._pairs(sides, table, owner, taken, kept, weights)
         trainer = RankTrainer(
             self._adagrad(seed), ranking, pairs, sides.schema.n_features_, sides.schema.field_of_
         )
@@ -201,7 +209,6 @@ class FMRanker(BaseEstimator):
             trainer, n_epochs=check_count("n_epochs", self.n_epochs, 1), watch=watch,
             patience=self.patience if self._stops(eval_set) else 0, progress=told,
         )  # fmt: skip
-        seen = Lists.of(owner, taken, len(sides.users.rows), len(sides.item_rows))
         self._adopt(trainer.models(schema=sides.schema)[0], sides, seen, history)
         return self
 
@@ -211,22 +218,18 @@ class FMRanker(BaseEstimator):
         """Scores of pairs ``[n]``: higher is better, for one user; they are no probabilities.
 
         Args:
-            pairs: a table with the two columns of keys. A key that the fit has not seen counts as
-                unknown.
+            pairs: a table with the two columns of keys, and those of the context. A key that the
+                fit has not seen counts as unknown.
 
         Raises:
             SchemaError: a column is missing.
         """
         check_is_fitted(self)
         sides = self._sides
-        table = read_interactions(pairs, sides.user, sides.item, "pairs")
-        rows = side_by_side(
-            [
-                sides.users.rows.take(sides.user_units(table)),
-                sides.items.rows.take(sides.item_numbers(table) + 1),
-            ]
-        )
-        return check_scores(self.model_.score(rows, self.n_jobs))
+        table = sides.read(pairs, "pairs")
+        queries = sides.queries(table, sides.users.rows.take(sides.user_units(table)))
+        items = sides.items.rows.take(sides.item_numbers(table) + 1)
+        return check_scores(self.model_.score(side_by_side([queries, items]), self.n_jobs))
 
     def recommend(
         self, users: Any, k: int = 10, *, exclude_seen: bool = True, only: ArrayLike | None = None
@@ -234,16 +237,16 @@ class FMRanker(BaseEstimator):
         """The k best items of each user, out of all.
 
         Args:
-            users: their keys, ``[n]``, or a table with their column. A table that has the columns
-                of all of the users' fields is taken at its word: users as they are now, or new
-                ones.
+            users: their keys, ``[n]``, or a table with their column, and with those of the context
+                where the fit had one. A table that has the columns of all of the users' fields is
+                taken at its word: users as they are now, or new ones.
             k: items a user; fewer come where no more are left.
             exclude_seen: leave out what each user took in the interactions of the fit.
             only: keys of the items to choose from; None: all.
 
         Raises:
             DataError: a k that is none, an item that is not known.
-            SchemaError: a table without the users' column.
+            SchemaError: a table without the users' column, or without one of the context's.
         """
         check_is_fitted(self)
         k = check_count("k", k, 1)
@@ -268,13 +271,15 @@ class FMRanker(BaseEstimator):
     ) -> dict[str, float]:
         """Judge lists over all items by pairs that the fit did not see.
 
+        A list for each user, or for each user and context that differs.
+
         Args:
             interactions: pairs; what a user took in the fit already is left out of them.
             k: length of the lists.
             exclude_seen: leave what each user took in the fit out of the lists.
 
         Returns:
-            "ndcg@k", "recall@k" and "mrr", means over the users; items that are not known are
+            "ndcg@k", "recall@k" and "mrr", means over the lists; items that are not known are
             missed.
 
         Raises:
@@ -283,7 +288,8 @@ class FMRanker(BaseEstimator):
         """
         check_is_fitted(self)
         seen = self._seen if exclude_seen else None
-        held = self._held(self._sides, interactions, check_count("k", k, 1), seen, "interactions")
+        table = self._sides.read(interactions, "interactions")
+        held = held_out(self._sides, table, check_count("k", k, 1), seen, "interactions")
         return held.judge(score_blocks(self.model_, held.queries, self._sides.item_rows), seen)
 
     @property
@@ -295,6 +301,11 @@ class FMRanker(BaseEstimator):
     def user_fields_(self) -> list[str]:
         """Names of the users' fields."""
         return list(self._sides.users.fields)
+
+    @property
+    def context_fields_(self) -> list[str]:
+        """Names of the context's fields, which are the query's beside the users'."""
+        return list(self._sides.context)
 
     @property
     def item_fields_(self) -> list[str]:
@@ -362,61 +373,24 @@ class FMRanker(BaseEstimator):
         checked = check_weight(given, table.num_rows)
         return None if checked is None else checked.astype(np.float32)
 
-    def _split(
-        self, sides: Sides, owner: NDArray[Any], taken: NDArray[Any], eval_set: Any, seed: int
-    ) -> tuple[NDArray[np.int64], HeldOut | None]:
-        """Which pairs to train on, and what to judge lists by."""
-        every = np.arange(len(owner))
-        if eval_set is not None:
-            seen = Lists.of(owner, taken, len(sides.users.rows), len(sides.item_rows))
-            return every, self._held(sides, eval_set, self.eval_k, seen, "eval_set")
-        if not self._stops(None):
-            return every, None
-        # No user is left without a pair, and no pair is on both sides.
-        rng = np.random.default_rng([seed, 1])
-        key = owner.astype(np.int64) * len(sides.item_rows) + taken
-        _, first, pair = np.unique(key, return_index=True, return_inverse=True)
-        place = rng.permutation(len(first))
-        order = np.lexsort((place, owner[first]))
-        left = np.ones(len(first), bool)
-        left[order[np.r_[True, np.diff(owner[first][order]) != 0]]] = False
-        chosen = left & (place < max(1, round(len(first) * self.validation_fraction)))
-        if not chosen.any():
-            raise DataError(
-                "no user took two items, so that none can be held out; give eval_set, or"
-                " early_stopping=False"
-            )
-        held = first[chosen]
-        users, query_of = np.unique(owner[held], return_inverse=True)
-        watch = HeldOut(sides.users.rows.take(users), users, query_of, taken[held], self.eval_k)
-        return np.flatnonzero(~chosen[pair]), watch
-
-    def _held(
-        self, sides: Sides, interactions: Any, k: int, seen: Lists | None, place: str
-    ) -> HeldOut:
-        table = read_interactions(interactions, sides.user, sides.item, place)
-        owner, taken = sides.user_units(table), sides.item_numbers(table)
-        new = np.ones(len(owner), bool)
-        if seen is not None:
-            n_items = len(sides.item_rows)
-            users = np.repeat(np.arange(len(seen.offsets) - 1), np.diff(seen.offsets))
-            before = users * np.int64(n_items) + seen.items
-            new = ~np.isin(owner.astype(np.int64) * n_items + taken, before) | (taken < 0)
-        keys = table.column(sides.user).combine_chunks().dictionary_encode()
-        keys = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
-        code = keys.indices.to_numpy()[new]  # users that are not known are lists of their own
-        if not len(code):
-            raise DataError(
-                f"{place} has no pair that was not seen in training, so there is nothing to judge"
-            )
-        _, first, query_of = np.unique(code, return_index=True, return_inverse=True)
-        owner, taken = owner[new], taken[new]
-        once = np.unique(np.stack([query_of, taken]), axis=1)
-        rows = sides.users.rows.take(owner[first])
-        return HeldOut(rows, _known(owner[first]), once[0], once[1], k)
+    @staticmethod
+    def _pairs(
+        sides: Sides, table: pa.Table, owner: NDArray[np.int32], taken: NDArray[np.int32],
+        kept: NDArray[np.int64], weights: NDArray[np.float32] | None,
+    ) -> Pairs:  # fmt: skip
+        """The pairs to train on: a query a user, or a query a pair where there is a context."""
+        weights = None if weights is None else weights[kept]
+        users, n_users = sides.users.rows, len(sides.users.rows)
+        if not sides.context:
+            return Pairs(users, sides.item_rows, owner[kept], taken[kept], weights=weights)
+        queries = sides.queries(table.take(kept), users.take(owner[kept]))
+        return Pairs(
+            queries, sides.item_rows, np.arange(len(kept), dtype=np.int32), taken[kept],
+            user_of=owner[kept], n_users=n_users, weights=weights,
+        )  # fmt: skip
 
     def _queries(self, users: Any) -> tuple[Rows, NDArray[np.int64]]:
-        """Features of users, and whose seen items to leave out (-1: of none)."""
+        """Features of queries, and whose seen items to leave out (-1: of none)."""
         sides = self._sides
         if inputs.kind_of(users) != "frame" or isinstance(users, list | tuple):
             users = {sides.user: users}
@@ -426,10 +400,13 @@ class FMRanker(BaseEstimator):
         named = sides.user in table.column_names
         if not (told or named):
             expect_column(table, sides.user, "users")  # says what is missing
+        sides.expect_context(table, "users")
         units = sides.user_units(table) if named else np.zeros(table.num_rows, np.int32)
         if told and (len(fields) > 1 or not named):
-            return sides.schema.transform(table, fields=fields), _known(units)
-        return sides.users.rows.take(units), _known(units)
+            rows = sides.schema.transform(table, fields=fields)
+        else:
+            rows = sides.users.rows.take(units)
+        return sides.queries(table, rows), known(units)
 
     def _allowed(self, only: ArrayLike) -> NDArray[np.bool_]:
         given = np.asarray(only).reshape(-1)
@@ -457,7 +434,3 @@ class FMRanker(BaseEstimator):
         self._sides, self._seen = sides, seen
         self.users_, self.items_ = sides.user_keys, sides.item_keys
         self.history_, self.n_iter_, self.best_epoch_ = history, n_iter, best_epoch
-
-
-def _known(units: NDArray[Any]) -> NDArray[np.int64]:
-    return np.where(units > 0, units, -1).astype(np.int64)
