@@ -215,8 +215,8 @@ def draw_als(rng: np.random.Generator) -> Setting:
 
 def draw_recent_als(rng: np.random.Generator) -> Setting:
     return {
-        "factors": among(rng, 32, 64, 128), "regularization": between(rng, 3, 60),
-        "alpha": among(rng, 2, 3, 5, 8), "recency": among(rng, 1, 2, 3, 4),
+        "factors": among(rng, 32, 48, 64, 96, 128), "regularization": between(rng, 3, 60),
+        "alpha": among(rng, 2, 3, 4, 5, 8), "recency": among(rng, 1, 2, 3, 4, 5),
     }  # fmt: skip
 
 
@@ -251,8 +251,8 @@ METHODS = {
     ),
     "recent_als": Method(
         "implicit, ALS", "ids, age",
-        {"factors": 64, "regularization": 14.3, "alpha": 2, "recency": 2, "iterations": 30},
-        draw_recent_als, (5, 10, 15, 30), peer="als",
+        {"factors": 96, "regularization": 34.9, "alpha": 5, "recency": 3, "iterations": 10},
+        draw_recent_als, (10, 20, 30), peer="als",
     ),
     "bpr": Method(
         "implicit, BPR", "ids",
@@ -261,9 +261,9 @@ METHODS = {
     ),
     "context": Method(
         "FMRanker", "ids, films, last likes",
-        {"n_factors": 32, "n_negatives": 128, "learning_rate": 0.15, "l2_factors": 0.02,
-         "init_scale": 0.03, "negatives": "popularity", "popularity_power": 0.5,
-         "interactions": "across_fields", "n_epochs": 12, "recent": 5},
+        {"n_factors": 64, "n_negatives": 128, "learning_rate": 0.1, "l2_factors": 0.02,
+         "init_scale": 0.03, "negatives": "popularity", "popularity_power": 0.25,
+         "interactions": "across_fields", "n_epochs": 12, "recent": 6},
         draw_context, EPOCHS, features=True,
     ),
     "features": Method(
