@@ -8,7 +8,6 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -31,6 +30,7 @@ from crossfm.serving.batching import Batcher
 from crossfm.serving.guard import Guard, failure
 from crossfm.serving.holder import Holder
 from crossfm.serving.metrics import CONTENT_TYPE, Metrics
+from crossfm.serving.pool import Pool
 from crossfm.serving.served import Served, Wanted, plain
 from crossfm.serving.settings import Settings
 
@@ -74,8 +74,8 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
-        self._workers = ThreadPoolExecutor(4, "crossfm-score")
-        self._reader = ThreadPoolExecutor(1, "crossfm-read")
+        self._workers = Pool(4, "crossfm-score")
+        self._reader = Pool(1, "crossfm-read")
         self.holder = Holder(settings, self._reader, self._told)
         self._told("loaded")
         self.ready = True
@@ -152,6 +152,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        self.ready = True
         watching = asyncio.create_task(self.holder.watch())
         try:
             yield

@@ -37,7 +37,10 @@ class Batcher(Generic[T, R]):
 
     async def __call__(self, request: T) -> R:
         """The result of one request."""
-        result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if self._running is not None and self._running.get_loop() is not loop:
+            self._running, self._waiting = None, []  # of a loop that has ended
+        result: asyncio.Future[R] = loop.create_future()
         self._waiting.append((request, result))
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._drain())
@@ -51,7 +54,12 @@ class Batcher(Generic[T, R]):
             if not taken:
                 continue
             self._seen(len(taken))
-            results = await loop.run_in_executor(self._executor, self._do, [t for t, _ in taken])
+            results: Sequence[R | BaseException]
+            try:
+                given = [request for request, _ in taken]
+                results = await loop.run_in_executor(self._executor, self._do, given)
+            except Exception as error:  # no thread to be had: told, not waited for
+                results = [error] * len(taken)
             for (_, future), result in zip(taken, results, strict=True):
                 if future.done():
                     continue

@@ -18,7 +18,7 @@ def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     >>> from_bfloat16(np.array([0x3F80, 0xC020], np.uint16))
     array([ 1. , -2.5], dtype=float32)
     """
-    wide: NDArray[np.float32] = (bits.astype(np.uint32) << 16).view(np.float32)
+    wide: NDArray[np.float32] = np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
     return wide
 
 
